@@ -1,0 +1,53 @@
+# Each target sets up what it needs in .venv: the only requirements are Python 3.11 or newer, a C++ compiler and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
+
+.PHONY: demo test lint bench wheel clean
+
+demo: $(VENV)/installed-train  ## train a network on real handwritten digits
+	$(BIN)/adamas train digits
+
+test: lint  ## everything that must hold: style, types, tests, examples, with the engine and without
+	$(BIN)/python -m pytest
+	ADAMAS_ISA=specification $(BIN)/python -m pytest
+
+lint: $(VENV)/installed-all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror engine/*
+	$(BIN)/codespell
+
+bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; writes benchmarks/results.json
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks
+
+wheel: $(VENV)/created  ## build the native and the pure wheel and try each in an environment of its own
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist/native .
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist/pure -C wheel.cmake=false .
+	for kind in native pure; do \
+		$(PYTHON) -m venv --clear dist/$$kind/venv && \
+		dist/$$kind/venv/bin/pip install --quiet dist/$$kind/adamas-*.whl && \
+		(cd dist/$$kind && venv/bin/python ../../tests/try_wheel.py $$kind) || exit 1; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(VENV)/created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		f"adamas needs Python 3.11 or newer and this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed-train: $(VENV)/created $(SOURCES)
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@
+
+$(VENV)/installed-all: $(VENV)/created $(SOURCES)
+	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	touch $@ $(VENV)/installed-train

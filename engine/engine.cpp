@@ -1,0 +1,147 @@
+// Threads, floating-point mode and the choice of instruction set.
+#include "engine.hpp"
+
+#include <omp.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <stdexcept>
+
+#ifdef ADAMAS_X86
+#include <immintrin.h>
+#endif
+
+namespace adamas {
+
+namespace {
+
+// --- floating-point mode ---------------------------------------------------------------------------------------------
+
+#ifdef ADAMAS_X86
+using Mode = unsigned;
+constexpr Mode flush = 0x8040;  // MXCSR: flush results (bit 15) and inputs (bit 6) to zero
+Mode get_mode() {
+    return _mm_getcsr();
+}
+void set_mode(Mode mode) {
+    _mm_setcsr(mode);
+}
+#else
+using Mode = std::uint64_t;
+constexpr Mode flush = Mode{1} << 24;  // FPCR.FZ
+Mode get_mode() {
+    Mode mode;
+    asm volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+void set_mode(Mode mode) {
+    asm volatile("msr fpcr, %0" : : "r"(mode));
+}
+#endif
+
+// Flushes denormals on this thread while it lives. Moments of a parameter without gradient become denormal after some
+// 900 steps and stay so; arithmetic on them is 15 to 38 times slower.
+struct Flushing {
+    Mode before = get_mode();
+    Flushing() { set_mode(before | flush); }
+    ~Flushing() { set_mode(before); }
+};
+
+// --- threads ---------------------------------------------------------------------------------------------------------
+
+constexpr std::size_t grain = 16384;  // elements below which another thread costs more than it saves
+constexpr std::size_t cut = 64;       // threads share a block at multiples of this many elements
+
+std::atomic<int> threads{0};
+std::atomic<bool> forked{false};  // libgomp's threads do not survive a fork, and waiting for them would hang
+bool had_threads = true;
+
+void before_fork() {
+#ifdef __linux__
+    struct stat tasks;
+    had_threads = stat("/proc/self/task", &tasks) != 0 || tasks.st_nlink > 3;  // "." and ".." and this thread
+#endif
+}
+
+void in_child() {
+    if (had_threads) forked = true;
+}
+
+[[maybe_unused]] const int registered = pthread_atfork(before_fork, nullptr, in_child);
+
+// Calls body(i) for i = 0 to n - 1, each on its own thread, in a static order. The only place that knows OpenMP.
+template <class Body>
+void parallel_for(int n, const Body& body) {
+    if (n <= 1) return body(0);
+#pragma omp parallel for num_threads(n) schedule(static, 1)
+    for (int i = 0; i < n; ++i) body(i);
+}
+
+}  // namespace
+
+void set_num_threads(int n) {
+    threads = n;
+}
+
+int get_num_threads() {
+    if (forked) return 1;
+    const int n = threads;
+    return n > 0 ? n : omp_get_max_threads();
+}
+
+bool set_flush_denormals(bool on) {
+    const Mode before = get_mode();
+    set_mode(on ? before | flush : before & ~flush);
+    return (before & flush) == flush;
+}
+
+std::vector<const Table*> supported() {
+    std::vector<const Table*> tables{&baseline::table()};
+#ifdef ADAMAS_X86
+    const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
+    if (has_v3) tables.insert(tables.begin(), &v3::table());
+    if (has_v4) tables.insert(tables.begin(), &v4::table());
+#endif
+    return tables;
+}
+
+std::size_t find_rule(const std::string& name) {
+    const Table& table = baseline::table();
+    for (std::size_t i = 0; i < table.count; ++i)
+        if (name == table.rules[i].name) return i;
+    throw std::invalid_argument("the engine has no rule '" + name + "'");
+}
+
+void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks) {
+    std::size_t total = 0;
+    for (const Block& block : blocks) total += block.size;
+    const int n = static_cast<int>(std::clamp<std::size_t>(total / grain, 1, get_num_threads()));
+    const Kernel* kernels = table.rules[rule].kernels;
+    const std::size_t share = (total + n - 1) / n;
+
+    // Thread i takes elements i*share to (i+1)*share of the concatenation of all blocks, cut at multiples of `cut`.
+    const auto inside = [](const Block& block, std::size_t start, std::size_t position) {
+        if (position <= start) return std::size_t{0};
+        return std::min(block.size, (position - start + cut - 1) / cut * cut);
+    };
+    parallel_for(n, [&](int i) {
+        const Flushing mode;
+        const std::size_t first = i * share, last = i + 1 == n ? total : first + share;
+        std::size_t start = 0;
+        for (const Block& block : blocks) {
+            if (start >= last) break;
+            const std::size_t begin = inside(block, start, first), end = inside(block, start, last);
+            if (begin < end) kernels[static_cast<int>(block.type)](block, begin, end);
+            start += block.size;
+        }
+    });
+}
+
+}  // namespace adamas

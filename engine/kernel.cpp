@@ -1,0 +1,22 @@
+// Compiled once per instruction set (ADAMAS_ISA, ADAMAS_ISA_NAME) into a table of kernels.
+#include "drive.hpp"
+
+namespace adamas::ADAMAS_ISA {
+
+template <template <class> class... Rule>
+const Table& tabulate(List<Rule...>) {
+    static constexpr RuleInfo rules[] = {{
+        Rule<float>::name,
+        Rule<float>::state_names,
+        Rule<float>::coefficients,
+        {drive<Rule, float>, drive<Rule, double>},
+    }...};
+    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule)};
+    return all;
+}
+
+const Table& table() {
+    return tabulate(Rules{});
+}
+
+}  // namespace adamas::ADAMAS_ISA

@@ -1,0 +1,57 @@
+// The module adamas._engine: registers what Python sees.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <iterator>
+#include <sstream>
+
+#include "plan.hpp"
+
+namespace adamas {
+
+bool import_numpy();
+
+namespace {
+
+std::vector<std::string> split(const char* words) {
+    std::istringstream stream(words);
+    return {std::istream_iterator<std::string>(stream), {}};
+}
+
+nb::dict rules() {
+    nb::dict all;
+    const Table& table = active_table();
+    for (std::size_t i = 0; i < table.count; ++i)
+        all[table.rules[i].name] =
+            nb::make_tuple(split(table.rules[i].state_names), split(table.rules[i].coefficients));
+    return all;
+}
+
+std::vector<std::string> isa_levels() {
+    std::vector<std::string> names;
+    for (const Table* table : supported()) names.emplace_back(table->isa);
+    return names;
+}
+
+}  // namespace
+
+NB_MODULE(_engine, m) {
+    if (!import_numpy()) throw nb::python_error();
+    m.def("rules", &rules);
+    m.def("isa_levels", &isa_levels);
+    m.def("isa", [] { return std::string(active_table().isa); });
+    m.def("use_isa", &use_table);
+    m.def("set_num_threads", &set_num_threads);
+    m.def("get_num_threads", &get_num_threads);
+    m.def("set_flush_denormals", &set_flush_denormals);
+    nb::class_<Plan>(m, "Plan")
+        .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t>(), nb::arg("rule"), nb::arg("segments"),
+             nb::arg("skeleton").none(), nb::arg("t"))
+        .def("step", &Plan::step, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("decays"),
+             nb::arg("t"))
+        .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("decays"),
+             nb::arg("t"));
+}
+
+}  // namespace adamas

@@ -1,0 +1,87 @@
+// From Python objects to blocks: what an optimizer remembers of its parameter tree, so that a step only looks at
+// pointers. It recognises what it has seen; whatever is new or wrong it declines, and Python, which has the words for
+// it, checks everything again and says what is the matter.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <deque>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine.hpp"
+
+namespace adamas {
+
+namespace nb = nanobind;
+
+// The instruction set that all plans use.
+const Table& active_table();
+void use_table(const std::string& isa);  // throws std::invalid_argument
+
+// An array of the tree, or all the Python floats of a group packed into one array.
+struct Segment {
+    std::size_t group, size = 1;
+    Type type = Type::float32;
+    std::vector<std::int64_t> shape;    // as the user sees it
+    std::vector<int> order;             // axes from the slowest to the fastest in the state's memory
+    std::vector<std::int64_t> strides;  // bytes of a dense array in that order, per axis of `shape`
+    std::vector<nb::object> state;
+    double* numbers = nullptr;  // packed floats: their memory, owned by `keep`
+    std::vector<double> number_grads;
+    nb::object keep;
+};
+
+// A node of the parameter tree.
+struct Node {
+    enum Kind { unknown, list, tuple, dict, leaf } kind = unknown;
+    std::vector<Node> children;
+    std::vector<nb::object> keys;        // of a dict
+    std::size_t segment = 0, index = 0;  // of a leaf: its segment and, if that packs floats, its place in it
+    nb::object convert = nb::none();     // of a float: the type that it comes back as, None for float
+    bool has_numbers = false;            // whether any leaf below is a float
+};
+
+class Plan {
+public:
+    // segments: list of (group, array like the parameter, tuple of state arrays, whether it packs floats);
+    // t: the steps taken so far. skeleton: the parameter tree with an object with .segment, .index, .convert in
+    // place of each leaf, None if it has nodes that are walked in Python.
+    Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t);
+
+    // Takes step t of a tree; returns it, or None if it is not recognised: then nothing has changed. Per group there is
+    // a dict of the rule's coefficients in its order, and the pair (l2, decay).
+    nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
+
+    // Takes step t of one array per segment, gradients None where there are none. The caller has checked them.
+    void run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
+
+private:
+    bool read(const Node& node, PyObject* p, PyObject* g, bool top);
+    bool read_number(const Node& node, PyObject* p, PyObject* g);
+    bool read_arrays(Segment& segment, PyObject* p, PyObject* g);
+    bool overlaps();
+    nb::object write(const Node& node, nb::handle p) const;
+    void begin(nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
+    void execute(std::uint64_t t);
+    void add_numbers(Segment& segment);
+
+    std::size_t rule_, coefficient_count_, state_count_;
+    std::uint64_t t_;
+    bool running_ = false;  // while the GIL is released
+    std::vector<Segment> segments_;
+    Node root_;
+
+    // Of the current step; kept to save allocations.
+    using Extent = std::pair<const char*, const char*>;
+    std::vector<Coefficients> coefficients_;
+    std::vector<Block> blocks_;
+    std::deque<View> views_;
+    std::deque<std::vector<std::int64_t>> dimensions_;  // of views_
+    std::vector<Extent> params_, grads_;                // the memory that each array covers
+    std::vector<Extent> known_, sorted_;                // params_ of the last step without overlaps, and sorted
+    std::vector<nb::object> held_;                      // arrays in use, so that nobody frees them
+};
+
+}  // namespace adamas

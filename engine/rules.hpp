@@ -1,0 +1,176 @@
+// The rules of src/adamas/rules.py as the engine runs them: the same names, order and expressions, so that both return
+// the same bits. A rule's members are its coefficients; `change` takes one element and updates its state in place.
+//
+// Everything here lives in a namespace of its own per instruction set, and calls nothing from the standard library that
+// could be emitted as a shared symbol: a function compiled for AVX-512 must never be linked into the baseline.
+#pragma once
+
+#include <limits>
+
+#ifndef ADAMAS_ISA
+#error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
+#endif
+
+namespace adamas::ADAMAS_ISA {
+
+// A coefficient, rounded once from float64 to the type of the arithmetic.
+template <class T>
+struct Number {
+    T value;
+    Number(double x) : value(static_cast<T>(x)) {}
+    operator T() const { return value; }
+};
+
+struct Flag {
+    bool value;
+    Flag(double x) : value(x != 0) {}
+    operator bool() const { return value; }
+};
+
+// The decay of a running average, as `lerp` needs it.
+template <class T>
+struct Average {
+    T beta, w;
+    bool slow;
+    Average(double x) : beta(static_cast<T>(x)), w(static_cast<T>(1 - x)), slow(1 - x < 0.5) {}
+};
+
+inline float sqrt(float x) {
+    return __builtin_sqrtf(x);
+}
+inline double sqrt(double x) {
+    return __builtin_sqrt(x);
+}
+
+template <class T>
+T maximum(T a, T b) {
+    return (a >= b) | (a != a) ? a : b;
+}
+
+template <class T>
+T lerp(T a, T b, const Average<T>& average) {
+    return average.slow ? a + (average.w * b - average.w * a) : b + (average.beta * a - average.beta * b);
+}
+
+template <class T>
+T saturate(T x) {
+    constexpr T largest = std::numeric_limits<T>::max();
+    return x > largest ? largest : x;
+}
+
+template <class T>
+T square(T x) {
+    return saturate(x * x);
+}
+
+template <class T>
+T ratio(T a, T b) {
+    return a / (b == 0 ? std::numeric_limits<T>::infinity() : b);
+}
+
+template <class T>
+struct SGD {
+    static constexpr const char* name = "SGD";
+    static constexpr const char* state_names = "";
+    static constexpr const char* coefficients = "learning_rate";
+    Number<T> learning_rate;
+
+    T change(T, T g) const { return learning_rate * g; }
+};
+
+template <class T>
+struct Momentum {
+    static constexpr const char* name = "Momentum";
+    static constexpr const char* state_names = "b";
+    static constexpr const char* coefficients = "learning_rate momentum nesterov";
+    Number<T> learning_rate, momentum;
+    Flag nesterov;
+
+    T change(T, T g, T& b) const {
+        b = momentum * b + g;
+        return learning_rate * (nesterov ? g + momentum * b : b);
+    }
+};
+
+template <class T>
+struct AdaGrad {
+    static constexpr const char* name = "AdaGrad";
+    static constexpr const char* state_names = "s";
+    static constexpr const char* coefficients = "learning_rate epsilon";
+    Number<T> learning_rate, epsilon;
+
+    T change(T, T g, T& s) const {
+        s = saturate(s + square(g));
+        return learning_rate * ratio(g, sqrt(s) + epsilon);
+    }
+};
+
+template <class T>
+struct RMSProp {
+    static constexpr const char* name = "RMSProp";
+    static constexpr const char* state_names = "v";
+    static constexpr const char* coefficients = "learning_rate beta2 epsilon";
+    Number<T> learning_rate;
+    Average<T> beta2;
+    Number<T> epsilon;
+
+    T change(T, T g, T& v) const {
+        v = lerp(v, square(g), beta2);
+        return learning_rate * ratio(g, sqrt(v) + epsilon);
+    }
+};
+
+template <class T>
+struct Adam {
+    static constexpr const char* name = "Adam";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients = "step beta1 beta2 root_scale epsilon";
+    Number<T> step;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon;
+
+    T change(T, T g, T& m, T& v) const {
+        m = lerp(m, g, beta1);
+        v = lerp(v, square(g), beta2);
+        return step * ratio(m, sqrt(v) * root_scale + epsilon);
+    }
+};
+
+template <class T>
+struct AMSGrad {
+    static constexpr const char* name = "AMSGrad";
+    static constexpr const char* state_names = "m v v_max";
+    static constexpr const char* coefficients = "step beta1 beta2 root_scale epsilon";
+    Number<T> step;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon;
+
+    T change(T, T g, T& m, T& v, T& v_max) const {
+        m = lerp(m, g, beta1);
+        v = lerp(v, square(g), beta2);
+        v_max = maximum(v_max, v);
+        return step * ratio(m, sqrt(v_max) * root_scale + epsilon);
+    }
+};
+
+// Not an optimizer: moves the bytes of Adam with next to no arithmetic, to measure what memory allows.
+template <class T>
+struct Stream {
+    static constexpr const char* name = "Stream";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients = "";
+
+    T change(T, T g, T& m, T& v) const {
+        const T old = m;
+        m = v;
+        v = old;
+        return g;
+    }
+};
+
+template <template <class> class... Rule>
+struct List {};
+
+using Rules = List<SGD, Momentum, AdaGrad, RMSProp, Adam, AMSGrad, Stream>;
+
+}  // namespace adamas::ADAMAS_ISA

@@ -1,0 +1,54 @@
+"""The compiled engine (engine/module.cpp)."""
+
+from typing import Any
+
+def rules() -> dict[str, tuple[list[str], list[str]]]:
+    """Return the names of state and coefficients of every rule, in order."""
+
+def isa_levels() -> list[str]:
+    """Return the instruction sets that this machine runs, best first."""
+
+def isa() -> str:
+    """Return the instruction set in use."""
+
+def use_isa(isa: str) -> None:
+    """Use another instruction set; ValueError if this machine does not run it."""
+
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def set_flush_denormals(on: bool) -> bool:
+    """Set whether this thread reads and writes denormal numbers as zero; return whether it did."""
+
+class Plan:
+    """The steps of one tree of parameters.
+
+    segments: (group, array like the parameter, its state arrays, whether it packs floats) for each array, or pack.
+    skeleton: the tree with an object that has .segment, .index and .convert in place of each leaf, None if the engine
+        cannot walk it.
+    t: the steps taken so far, and, of both methods, the step to take; RuntimeError if it is not the next one: then
+        another thread is in an update.
+    coefficients, decays: for each group, a dict of the rule's coefficients in its order, and the pair (l2, decay).
+    """
+
+    def __init__(
+        self, rule: str, segments: list[tuple[int, Any, tuple[Any, ...], bool]], skeleton: object, t: int
+    ) -> None: ...
+    def step(
+        self,
+        params: Any,
+        grads: Any,
+        coefficients: tuple[dict[str, float], ...],
+        decays: tuple[tuple[float, float], ...],
+        t: int,
+    ) -> Any:
+        """Step a tree and return it; return None, with nothing changed, if it is not the one that was learned."""
+
+    def run(
+        self,
+        params: list[Any],
+        grads: list[Any],
+        coefficients: tuple[dict[str, float], ...],
+        decays: tuple[tuple[float, float], ...],
+        t: int,
+    ) -> None:
+        """Step one array per segment, which the caller has checked; a gradient may be None."""

@@ -1,0 +1,216 @@
+"""What an optimizer remembers of its parameters: where each is stepped, its state, and the plan that steps them all."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adamas import _tree
+from adamas._backend import Plan
+from adamas._params import check_grad, check_overlaps, check_param
+from adamas.rules import Rule
+
+FLOAT = ("a float",)
+"""The kind of a parameter that is a Python float (or int, or NumPy float64 scalar)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """Where a parameter is stepped: alone in its segment or, if a float, at an index of a packed one."""
+
+    segment: int
+    index: int
+    kind: tuple[Any, ...]  # what must stay the same from step to step
+    convert: type | None = None  # what a float comes back as, if not as a Python float
+
+
+@dataclass(slots=True)
+class Segment:
+    """What the engine steps as one: an array, or all floats of a group, packed."""
+
+    group: int
+    state: tuple[Any, ...]
+    packed: Any = None  # the values of the floats; None for an array
+
+
+class Unseen:
+    """The plan before the first step: it recognises nothing."""
+
+    def step(self, *args: object) -> None:
+        """Decline."""
+
+
+class Busy:
+    """The plan while a new one is made: another thread must not come in."""
+
+    def step(self, *args: object) -> None:
+        """Refuse."""
+        raise RuntimeError("the optimizer is in an update already: use one per thread")
+
+
+class Memory:
+    """The state of one tree of parameters.
+
+    A step goes to the plan first (``memory.plan.step``), which only recognises the tree that it was made for. What it
+    declines comes to `step`, which checks everything, says what is wrong, and makes the plan anew.
+    """
+
+    def __init__(self, rule: type[Rule]) -> None:
+        self.rule = rule
+        self.t = 0
+        self.leaves: dict[str, Leaf] = {}
+        self.segments: list[Segment] = []
+        self.forget_plan()
+
+    def forget_plan(self) -> None:
+        """Let the next step check everything and make the plan anew."""
+        self.plan: Any = Unseen()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "plan": Unseen()}
+
+    def step(self, params: Any, grads: Any, numbers: tuple[Any, Any, int], groups: Mapping[str, int]) -> Any:
+        """Check and step a tree; return it.
+
+        numbers: coefficients, decays and t, as the plan takes them; groups: the place in those of each path, else 0.
+        """
+        plan, self.plan = self.plan, Busy()
+        if isinstance(plan, Busy):
+            plan.step()
+        try:
+            paths, values, gradients = self.checked(params, grads)
+            if self.leaves:
+                self._check_same({path: _kind(value) for path, value in zip(paths, values, strict=True)})
+            leaves, segments = self._learned(dict(zip(paths, values, strict=True)), groups, self.states())
+            in_order = [leaves[path] for path in paths]
+            p, g, frozen = _inputs(in_order, segments, values, gradients)
+            plan = Plan(
+                next(cls.__name__ for cls in self.rule.__mro__ if "change" in vars(cls)),
+                [(s.group, like, s.state, s.packed is not None) for s, like in zip(segments, p, strict=True)],
+                _tree.replace(params, iter(in_order), in_place=False) if _tree.is_plain(params) else None,
+                numbers[2] - 1,
+            )
+            plan.run(p, g, *numbers)
+            for array, index, value in frozen:
+                array[index] = value
+            self.leaves, self.segments = leaves, segments
+            return _tree.replace(params, _outputs(in_order, p, values), in_place=True)
+        finally:
+            self.plan = plan
+
+    def checked(self, params: Any, grads: Any) -> tuple[list[str], list[Any], list[Any]]:
+        """Return the paths, values and gradients of the leaves.
+
+        Raises TypeError or ValueError, naming the leaf, unless the engine can step them.
+        """
+        entries = list(_tree.leaves(params))
+        gradients = list(_tree.matched(params, grads))
+        arrays: tuple[list[tuple[str, Any]], ...] = ([], [])
+        for (keys, value), gradient in zip(entries, gradients, strict=True):
+            name, grad_name = _tree.access("params", keys), _tree.access("grads", keys)
+            check_param(name, value, self.rule.__name__)
+            check_grad(grad_name, gradient, name, value)
+            for side, named in zip(arrays, ((name, value), (grad_name, gradient)), strict=True):
+                if isinstance(named[1], np.ndarray):
+                    side.append(named)
+        check_overlaps(*arrays)
+        return [_tree.path(keys) for keys, _ in entries], [value for _, value in entries], gradients
+
+    def adopt(self, params: Any, states: Mapping[str, tuple[Any, ...]], t: int) -> None:
+        """Take over the state of a checked tree after t steps: for each path its arrays, or floats, by name's order."""
+        values = {_tree.path(keys): value for keys, value in _tree.leaves(params)}
+        self.leaves, self.segments = self._learned(values, {}, states)
+        self.t = t
+
+    def _learned(
+        self, values: dict[str, Any], groups: Mapping[str, int], states: Mapping[str, tuple[Any, ...]]
+    ) -> tuple[dict[str, Leaf], list[Segment]]:
+        """Return where each parameter is stepped and the segments, with the given states, or zeros."""
+        leaves: dict[str, Leaf] = {}
+        segments: list[Segment] = []
+        floats: dict[int, list[str]] = {}  # group -> paths
+        for path, value in values.items():
+            group = groups.get(path, 0)
+            if (kind := _kind(value)) == FLOAT:
+                convert = np.float64 if isinstance(value, np.float64) else None
+                leaves[path] = Leaf(-1, len(floats.setdefault(group, [])), FLOAT, convert)
+                floats[group].append(path)
+            else:
+                leaves[path] = Leaf(len(segments), 0, kind)
+                zeros = (np.zeros_like(value, subok=False) for _ in self.rule.state_names)
+                segments.append(Segment(group, states.get(path) or tuple(zeros)))
+        zero = (0.0,) * len(self.rule.state_names)
+        for group, paths in floats.items():
+            for path in paths:
+                leaves[path] = replace(leaves[path], segment=len(segments))
+            packed = zip(*(states.get(path, zero) for path in paths), strict=True)
+            segments.append(Segment(group, tuple(np.array(numbers) for numbers in packed), np.zeros(len(paths))))
+        return leaves, segments
+
+    def states(self) -> dict[str, tuple[Any, ...]]:
+        """Return the state of each parameter, in the order of the rule's names: arrays, or floats."""
+        return {
+            path: tuple(
+                float(array[leaf.index]) if leaf.kind == FLOAT else array for array in self.segments[leaf.segment].state
+            )
+            for path, leaf in self.leaves.items()
+        }
+
+    def _check_same(self, kinds: dict[str, tuple[Any, ...]]) -> None:
+        was = {path: leaf.kind for path, leaf in self.leaves.items()}
+        if kinds == was:
+            return
+        changes = [f"{path!r} is gone" for path in was if path not in kinds]
+        changes += [f"{path!r} is new" for path in kinds if path not in was]
+        changes += [f"{path!r} was {_words(was[path])} and is {_words(kind)}" for path, kind in kinds.items()
+                    if was.get(path, kind) != kind]  # fmt: skip
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise ValueError(
+            f"params differs from the first update: {'; '.join(changes[:3])}{more}. "
+            "Use a new optimizer, or reset() this one, for other parameters"
+        )
+
+
+def _kind(value: Any) -> tuple[Any, ...]:
+    """Return what about a parameter must stay the same from step to step."""
+    if isinstance(value, int | float):  # NumPy's float64 scalars are Python floats too
+        return FLOAT
+    return ("an array" if isinstance(value, np.ndarray) else "a NumPy scalar", value.dtype.name, value.shape)
+
+
+def _words(kind: tuple[Any, ...]) -> str:
+    return kind[0] if kind == FLOAT else f"{kind[0]} of {kind[1]}, shape {kind[2]}"
+
+
+def _inputs(
+    leaves: list[Leaf], segments: list[Segment], values: list[Any], gradients: list[Any]
+) -> tuple[list[Any], list[Any], list[tuple[Any, int, float]]]:
+    """Return an array and a gradient per segment, and what to put back of floats that have no gradient."""
+    p = [segment.packed for segment in segments]
+    g: list[Any] = [None if array is None else np.zeros(array.size) for array in p]
+    frozen = []
+    for leaf, value, gradient in zip(leaves, values, gradients, strict=True):
+        if leaf.kind != FLOAT:
+            p[leaf.segment] = np.asanyarray(value) if isinstance(value, np.ndarray) else np.array(value)
+            g[leaf.segment] = (
+                gradient if gradient is None or isinstance(value, np.ndarray) else np.array(gradient, np.float64)
+            )
+            continue
+        p[leaf.segment][leaf.index] = value
+        if gradient is None:
+            frozen += [(a, leaf.index, a[leaf.index]) for a in (p[leaf.segment], *segments[leaf.segment].state)]
+        else:
+            g[leaf.segment][leaf.index] = gradient
+    return p, g, frozen
+
+
+def _outputs(leaves: list[Leaf], p: list[Any], values: list[Any]) -> Iterator[Any]:
+    """Yield what each leaf is after the step: the same array, or a new number."""
+    for leaf, value in zip(leaves, values, strict=True):
+        if isinstance(value, np.ndarray):
+            yield value
+        elif leaf.kind == FLOAT:
+            yield (leaf.convert or float)(p[leaf.segment][leaf.index])
+        else:
+            yield p[leaf.segment][()]

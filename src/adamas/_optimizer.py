@@ -1,0 +1,194 @@
+"""Optimizers on arrays: what turns a rule of the specification into a class whose `update` runs the engine."""
+
+import fnmatch
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from inspect import cleandoc
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+import numpy as np
+
+from adamas import _tree
+from adamas._memory import Memory
+from adamas.rules import RULES, Rule
+
+T = TypeVar("T")
+Groups = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(eq=False, repr=False)
+class Optimizer:
+    """What every optimizer has besides its rule: memory, parameter trees, the engine.
+
+    The classes of the package (``adamas.Adam``, ...) are this and a rule of `adamas.rules`. Hyper-parameters are
+    numbers or functions of the step (first called with 0); they may be assigned between steps.
+
+    groups: pairs of a pattern and the hyper-parameters that it changes for the parameters whose path matches; the
+        first match wins. A path is the keys joined by '.', as in "layer1.bias"; a pattern is a shell's, as in "*.bias".
+    """
+
+    groups: Groups = field(default=(), kw_only=True)
+
+    rule: ClassVar[type[Rule]]
+
+    _memory: Memory = field(init=False)
+    _hyperparameters: list[dict[str, Any]] = field(init=False)  # of each group, the first for all that match none
+    _decays: tuple[tuple[float, float], ...] | None = field(init=False)  # None: they vary from step to step
+
+    if TYPE_CHECKING:  # the rule brings it
+
+        def coefficients(self, t: int) -> dict[str, float]:
+            """Return the rule's numbers for step t."""
+
+    def __post_init__(self) -> None:
+        self.reset()
+        self._prepare()
+
+    def update(self, params: T, grads: Any, *, copy: bool = False) -> T:
+        """Take one step against the gradients and return the parameters: ``params = opt.update(params, grads)``.
+
+        params: a float, a NumPy array of float32 or float64 of any shape and layout, or any nesting of lists, tuples
+            and dicts of those. Arrays, lists and dicts are overwritten; floats and tuples come back new.
+        grads: the gradients, nested and shaped like params and matched by key in dicts; at the top a list may stand for
+            a dict, in the dict's order. None leaves a parameter and its state alone. Arrays of the other float type
+            are converted.
+        copy: leave params as they are and return new ones.
+
+        Raises TypeError or ValueError, naming the parameter, before anything is changed; RuntimeError if an update of
+        this optimizer is running already in another thread. Other threads run while large arrays are stepped.
+        """
+        memory, decays = self._memory, self._decays
+        t = memory.t + 1
+        if decays is None:
+            coefficients, decays = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+        else:
+            coefficients = (self.coefficients(t),)
+        if copy:
+            params = _copied(params)
+        new: T | None = memory.plan.step(params, grads, coefficients, decays, t)
+        if new is None:
+            new = memory.step(params, grads, (coefficients, decays, t), self._groups_of(params))
+        memory.t = t
+        return new
+
+    def reset(self) -> None:
+        """Forget the state and the parameters: the next update is the first."""
+        object.__setattr__(self, "_memory", Memory(self.rule))
+
+    @property
+    def t(self) -> int:
+        """The number of steps taken."""
+        return self._memory.t
+
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """The state by path and name, as in ``opt.state["layer1.bias"]["m"]``; empty before the first update.
+
+        Arrays are live, read-only views of the parameter's shape; the state of a float is a float.
+        """
+        return MappingProxyType(
+            {
+                path: MappingProxyType(dict(zip(self.rule.state_names, map(_read_only, state), strict=True)))
+                for path, state in self._memory.states().items()
+            }
+        )
+
+    # --- hyper-parameters and groups ----------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "groups":
+            value = self._checked_groups(value)
+        elif name not in self.rule.ranges:
+            names = [*self.rule.ranges, "groups"]
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+            raise AttributeError(f"{type(self).__name__} has no hyper-parameter {name!r}: {hint}")
+        super().__setattr__(name, value)
+        if hasattr(self, "_memory"):  # not while the constructor assigns
+            self._prepare()
+
+    def _checked_groups(self, groups: Any) -> Groups:
+        checked = []
+        for i, group in enumerate(groups):
+            match group:
+                case (str(pattern), Mapping() as values):
+                    where = f" in groups[{i}]"
+                    if unknown := [name for name in values if name not in self.rule.ranges]:
+                        names = ", ".join(self.rule.ranges)
+                        raise ValueError(f"{self.rule.__name__} has no {unknown[0]!r}{where}: use {names}")
+                    checked.append((pattern, {k: self.rule.checked(k, value, where) for k, value in values.items()}))
+                case _:
+                    example = "('*.bias', {'weight_decay': 0.0})"
+                    raise TypeError(f"groups[{i}] must be a pattern and a dict, such as {example}, got {group!r}")
+        return tuple(checked)
+
+    def _prepare(self) -> None:
+        """Compute what does not depend on the step, once per assignment."""
+        own = {name: getattr(self, name) for name in self.rule.ranges}
+        everyone = [own, *({**own, **values} for _, values in self.groups)]
+        scheduled = any(callable(value) for h in everyone for value in h.values())
+        decays = None if scheduled or self.groups else (self.rule.numbers_at(own, 1)[1],)
+        self._memory.forget_plan()  # groups may have changed
+        object.__setattr__(self, "_hyperparameters", everyone)
+        object.__setattr__(self, "_decays", decays)
+
+    def _groups_of(self, params: Any) -> dict[str, int]:
+        """Return the group (1, 2, ...) of each path that matches one; warn of patterns that match nothing."""
+        paths = [_tree.path(keys) for keys, _ in _tree.leaves(params)] if self.groups else []
+        found: dict[str, int] = {}
+        for i, (pattern, _) in reversed(list(enumerate(self.groups, start=1))):
+            matches = fnmatch.filter(paths, pattern)
+            if not matches:
+                some = ", ".join(map(repr, paths[:5]))
+                warnings.warn(f"groups: no parameter matches {pattern!r}; paths are {some}", stacklevel=3)
+            found.update(dict.fromkeys(matches, i))
+        return found
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> Self:
+        return deepcopy(self)  # a shallow copy would share the state, and both would be wrong after a step
+
+
+def _read_only(value: Any) -> Any:
+    """Return a float as it is, an array as a view that cannot be written."""
+    if isinstance(value, np.ndarray):
+        value = value.view()
+        value.flags.writeable = False
+    return value
+
+
+def _copied(params: T) -> T:
+    """Return a copy of a tree with its arrays copied; one that stands in two places stands in two again."""
+    copies: dict[int, Any] = {}
+    new = (
+        copies.setdefault(id(value), value.copy(order="K")) if isinstance(value, np.ndarray) else value
+        for _, value in _tree.leaves(params)
+    )
+    copied: T = _tree.replace(params, new, in_place=False)
+    return copied
+
+
+def complete(rule: type[Rule]) -> type[Rule]:
+    """Return a rule as an optimizer class of the package: with its name, signature and documentation."""
+    bare: Any = type(rule.__name__, (Optimizer, rule), {"__module__": "adamas", "rule": rule})
+    cls: type[Rule] = dataclass(eq=False, repr=False)(bare)
+    cls.__doc__ = f"{cleandoc(rule.__doc__ or '')}\n\n{_documented(cls)}"
+    return cls
+
+
+def _documented(cls: type[Rule]) -> str:
+    """Return the documentation of the arguments that all constructors share a form of."""
+    lines = ["Hyper-parameters, each a number or, if not a flag, a function of the step (first called with 0):", ""]
+    for f in sorted(fields(cls), key=lambda f: f.kw_only is True):
+        if f.name in cls.ranges:
+            lines.append(f"{f.name}: {cls.ranges[f.name] or 'True or False'}; {f.default!r} if not given.")
+    return "\n".join([*lines, cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]])
+
+
+OPTIMIZERS = {name: complete(rule) for name, rule in RULES.items()}
+"""Every optimizer class of the package by its name."""

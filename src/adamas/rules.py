@@ -1,0 +1,421 @@
+r"""The update rules, in rising complexity: the specification of adamas.
+
+Every optimizer of the package is defined here and only here, as the few lines that its paper gives; the compiled
+engine holds the same lines in C++ and is tested to return the same bits. The file imports nothing outside the
+standard library. Loaded alone by its path it is "Adam from scratch": ``Adam().update([x, y], [gx, gy])`` works on
+floats and on lists and dicts of them; in the package the same classes also take arrays and use the engine.
+
+How to read a rule. Its annotated fields are the hyper-parameters. ``state_names`` names what it remembers of each
+parameter, all zero at the start. ``coefficients`` gives the numbers of step t = 1, 2, ..., in float64.
+``change(xp, c, p, g, *state)`` is the rule itself, elementwise, for parameter p and gradient g: it returns the change,
+which `step` subtracts from p, and the new state. ``xp`` is the namespace of the values: `scalars` for Python floats,
+``numpy``, ``torch``, or any other with the array-API functions sqrt, where, maximum and finfo.
+
+Three habits keep the arithmetic exact in low precision; each was measured:
+
+- averages are lerps (`lerp`), because the rounded beta and 1 - beta do not add up to one;
+- squares saturate (`square`), so that a finite gradient leaves a finite state;
+- a rule returns the change and decay is added to it (`step`), because 1 - decay rounds the decay away.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
+
+# The rules, which the package takes over by these names; `step`, `lerp`, `scalars`, `RULES` and `Rule` are public too.
+__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSProp"]
+
+# --- hyper-parameters -------------------------------------------------------------------------------------------------
+
+Schedule = Callable[[int], float]
+"""A function of the step, first called with 0, that returns a hyper-parameter."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a hyper-parameter may take: finite, at least 0, and below `below`."""
+
+    below: float = math.inf
+
+    def check(self, name: str, value: object, where: str = "") -> float:
+        """Return value as a float; raise TypeError or ValueError if it is not a number of this range."""
+        if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+            raise TypeError(f"{name} must be a number or a function of the step, got {value!r}{where}")
+        number = float(value)
+        if not 0 <= number < self.below:  # also false for NaN
+            raise ValueError(f"{name} must be {self}, got {number!r}{where}")
+        return number
+
+    def __str__(self) -> str:
+        return "finite and at least 0" if self.below == math.inf else f"in [0, {self.below:g})"
+
+
+NonNegative = Annotated[float | Schedule, Range()]
+Fraction = Annotated[float | Schedule, Range(below=1.0)]
+
+# --- arithmetic that the rules share ----------------------------------------------------------------------------------
+
+
+class scalars:
+    """The namespace `xp` of Python floats: the functions that the rules use, by their array-API names."""
+
+    sqrt = staticmethod(math.sqrt)
+
+    @staticmethod
+    def where(condition: bool, a: float, b: float) -> float:
+        return a if condition else b
+
+    @staticmethod
+    def maximum(a: float, b: float) -> float:
+        return a if a >= b or math.isnan(a) else b
+
+    @staticmethod
+    def finfo(dtype: type) -> Any:
+        return sys.float_info
+
+
+def lerp(a: Any, b: Any, beta: float) -> Any:
+    """Return beta*a + (1 - beta)*b, exactly a where a equals b.
+
+    In float32 the rounded beta and 1 - beta do not add up to 1, so the usual sum has the wrong fixed point: after
+    6,000 steps an average is some 190 spacings off, this form 5. The difference is distributed, w*b - w*a rather than
+    w*(b - a), so that it cannot overflow; and the smaller weight multiplies it, so that beta = 0 returns b itself.
+    """
+    w = 1 - beta
+    if w < 0.5:
+        return a + (w * b - w * a)
+    return b + (beta * a - beta * b)
+
+
+def largest(xp: Any, x: Any) -> Any:
+    """Return the largest finite number of x's type."""
+    return xp.finfo(getattr(x, "dtype", float)).max
+
+
+def saturate(xp: Any, x: Any) -> Any:
+    """Return x >= 0 with infinity replaced by the largest finite number; NaN passes."""
+    return xp.where(x > largest(xp, x), largest(xp, x), x)
+
+
+def square(xp: Any, x: Any) -> Any:
+    """Return x*x, saturated."""
+    return saturate(xp, x * x)
+
+
+def ratio(xp: Any, a: Any, b: Any) -> Any:
+    """Return a / b, and 0 where b is 0: a parameter without any gradient so far does not move."""
+    return a / xp.where(b == 0, math.inf, b)
+
+
+def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+    """Take one step of one parameter (array): the rule and the stages around it, in their order.
+
+    `c` holds the coefficients of the step (`Rule.at`). Returns the new p, then the new state. Coupled (L2) decay adds
+    to the gradient; decoupled decay (Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
+    """
+    if c.l2:
+        g = g + c.l2 * p
+    change, *state = rule.change(xp, c, p, g, *state)
+    if c.decay:
+        change = change + c.decay * p
+    return p - change, *state
+
+
+# --- what all rules share ---------------------------------------------------------------------------------------------
+
+if TYPE_CHECKING:  # in the package each rule is completed to this Optimizer on arrays; type checkers see it so
+    from adamas._optimizer import Optimizer
+else:
+
+    class Optimizer:
+        """A rule with a memory, from scratch: plain Python on floats and on lists and dicts of floats."""
+
+        t = 0
+
+        def update(self, params, grads):
+            """Take one step; lists and dicts are overwritten and returned, floats and tuples come back new."""
+            self.t += 1
+            self.memory = getattr(self, "memory", {})
+            return self.walk(self.at(self.t), params, grads, ())
+
+        def walk(self, c, p, g, path):
+            if isinstance(p, tuple):
+                return tuple(self.walk(c, q, g[k], (*path, k)) for k, q in enumerate(p))
+            if isinstance(p, list | dict):
+                for k, q in p.items() if isinstance(p, dict) else enumerate(p):
+                    p[k] = self.walk(c, q, g[k], (*path, k))
+                return p
+            zeros = [0.0] * len(self.state_names)
+            p, *self.memory[path] = step(type(self), scalars, c, p, g, *self.memory.get(path, zeros))
+            return p
+
+
+@dataclass(eq=False, repr=False)
+class Rule(Optimizer):
+    """The hyper-parameters that every rule has, their checks, and the coefficients of a step.
+
+    weight_decay: at least 0; adds weight_decay * p to the gradient (L2), or, if decoupled, learning_rate *
+        weight_decay * p to the change.
+    decoupled: which of the two.
+    """
+
+    weight_decay: NonNegative = field(default=0.0, kw_only=True)
+    decoupled: bool = field(default=False, kw_only=True)
+
+    state_names: ClassVar[tuple[str, ...]] = ()
+    ranges: ClassVar[dict[str, Range | None]] = {}
+    """Hyper-parameter name -> its range; None for a flag. Filled by `rule`."""
+
+    def coefficients(self, t: int) -> dict[str, float]:
+        """Return the rule's numbers for step t = 1, 2, ..., by name, in the order that the engine expects."""
+        raise NotImplementedError
+
+    @staticmethod
+    def change(xp: Any, c: Any, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
+        """Return the change, to be subtracted from p, and the new state."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.ranges)})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.ranges:
+            value = self.checked(name, value)
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def checked(cls, name: str, value: object, where: str = "") -> Any:
+        """Return a hyper-parameter as it is kept (a float, a bool or a function); raise if it cannot be one."""
+        allowed = cls.ranges[name]
+        if allowed is None:
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}{where}")
+            return value
+        return value if callable(value) else allowed.check(name, value, where)
+
+    @classmethod
+    def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], tuple[float, float]]:
+        """Return the rule's coefficients of step t, and those of the decay stage, l2 and decay.
+
+        The hyper-parameters that are functions are called with t - 1; raises if they return what is out of range.
+        """
+        h = SimpleNamespace(**hyperparameters)
+        for name, allowed in cls.ranges.items():
+            if allowed is not None and callable(value := hyperparameters[name]):
+                setattr(h, name, allowed.check(name, value(t - 1), f" from its schedule at step {t - 1}"))
+        decays = (0.0, h.learning_rate * h.weight_decay) if h.decoupled else (h.weight_decay, 0.0)
+        return cls.coefficients(h, t), decays  # type: ignore[arg-type]
+
+    def at(self, t: int) -> SimpleNamespace:
+        """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them."""
+        numbers, (l2, decay) = self.numbers_at({name: getattr(self, name) for name in self.ranges}, t)
+        return SimpleNamespace(**numbers, l2=l2, decay=decay)
+
+
+RULES: dict[str, type[Rule]] = {}
+"""Every rule by its name."""
+
+R = TypeVar("R", bound=Rule)
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def rule(cls: type[R]) -> type[R]:
+    """Make a class with annotated hyper-parameters a rule, and register it."""
+    cls = dataclass(eq=False, repr=False)(cls)
+    in_order = sorted(fields(cls), key=lambda f: f.kw_only is True)  # as the constructor takes them
+    cls.ranges = {f.name: getattr(f.type, "__metadata__", (None,))[0] for f in in_order}
+    RULES[cls.__name__] = cls
+    return cls
+
+
+# --- the rules --------------------------------------------------------------------------------------------------------
+
+
+@rule
+class SGD(Rule):
+    r"""Gradient descent: against the gradient, in proportion to it.
+
+    .. math:: \theta_t = \theta_{t-1} - \eta g_t
+
+    The same as torch.optim.SGD without momentum and optax.sgd.
+
+    References: Robbins and Monro 1951, "A Stochastic Approximation Method", eq. (8).
+    """
+
+    learning_rate: NonNegative = 1e-3
+
+    def coefficients(self, t):
+        return {"learning_rate": self.learning_rate}
+
+    @staticmethod
+    def change(xp, c, p, g):
+        return (c.learning_rate * g,)
+
+
+@rule
+class Momentum(Rule):
+    r"""Gradient descent with momentum: a heavy ball, or Nesterov's look-ahead.
+
+    .. math::
+        b_t &= \mu b_{t-1} + g_t \\
+        \theta_t &= \theta_{t-1} - \eta b_t \qquad\text{(Nesterov: } \theta_{t-1} - \eta (g_t + \mu b_t)\text{)}
+
+    The same as torch.optim.SGD with momentum and dampening 0. The sum is not averaged: a constant gradient moves the
+    parameter by 1/(1 - momentum) times the learning rate.
+
+    References: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", eq. (9); Sutskever et
+    al. 2013, "On the importance of initialization and momentum in deep learning", eqs. (1)-(4).
+    """
+
+    learning_rate: NonNegative = 1e-3
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+
+    state_names = ("b",)
+
+    def coefficients(self, t):
+        return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
+
+    @staticmethod
+    def change(xp, c, p, g, b):
+        b = c.momentum * b + g
+        return c.learning_rate * (g + c.momentum * b if c.nesterov else b), b
+
+
+@rule
+class AdaGrad(Rule):
+    r"""AdaGrad: each coordinate's rate falls with the sum of its squared gradients.
+
+    .. math::
+        s_t &= s_{t-1} + g_t^2 \\
+        \theta_t &= \theta_{t-1} - \eta\, g_t / (\sqrt{s_t} + \epsilon)
+
+    The same as torch.optim.Adagrad with its defaults; optax.adagrad starts s at 0.1 and puts epsilon inside the root.
+
+    References: Duchi, Hazan and Singer 2011, "Adaptive Subgradient Methods", Figure 1 (diagonal).
+    """
+
+    learning_rate: NonNegative = 1e-2
+    epsilon: NonNegative = 1e-10
+
+    state_names = ("s",)
+
+    def coefficients(self, t):
+        return {"learning_rate": self.learning_rate, "epsilon": self.epsilon}
+
+    @staticmethod
+    def change(xp, c, p, g, s):
+        s = saturate(xp, s + square(xp, g))
+        return c.learning_rate * ratio(xp, g, xp.sqrt(s) + c.epsilon), s
+
+
+@rule
+class RMSProp(Rule):
+    r"""RMSProp: the gradient over the root of a running mean of its square.
+
+    .. math::
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        \theta_t &= \theta_{t-1} - \eta\, g_t / (\sqrt{v_t} + \epsilon)
+
+    The same as torch.optim.RMSprop (whose alpha is beta2), not centred and without momentum. The mean starts at zero
+    and is not corrected for it, so the first steps are long: 1/sqrt(1 - beta2) learning rates.
+
+    References: Tieleman and Hinton 2012, "Neural Networks for Machine Learning", lecture 6e.
+    """
+
+    learning_rate: NonNegative = 1e-2
+    beta2: Fraction = 0.99
+    epsilon: NonNegative = 1e-8
+
+    state_names = ("v",)
+
+    def coefficients(self, t):
+        return {"learning_rate": self.learning_rate, "beta2": self.beta2, "epsilon": self.epsilon}
+
+    @staticmethod
+    def change(xp, c, p, g, v):
+        v = lerp(v, square(xp, g), c.beta2)
+        return c.learning_rate * ratio(xp, g, xp.sqrt(v) + c.epsilon), v
+
+
+@rule
+class Adam(Rule):
+    r"""Adam: the running mean of the gradient over the root of the running mean of its square.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    The same as torch.optim.Adam and optax.adam. Keras, scikit-learn and PennyLane add epsilon before v is corrected
+    (the paper's note on efficiency), which in the first steps acts like a larger epsilon.
+
+    References: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 1.
+    """
+
+    learning_rate: NonNegative = 1e-3
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: NonNegative = 1e-8
+
+    state_names = ("m", "v")
+
+    def coefficients(self, t):
+        return {
+            "step": self.learning_rate / (1 - self.beta1**t),
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "root_scale": 1 / math.sqrt(1 - self.beta2**t),
+            "epsilon": self.epsilon,
+        }
+
+    @staticmethod
+    def change(xp, c, p, g, m, v):
+        m = lerp(m, g, c.beta1)
+        v = lerp(v, square(xp, g), c.beta2)
+        return c.step * ratio(xp, m, xp.sqrt(v) * c.root_scale + c.epsilon), m, v
+
+
+@rule
+class AdamW(Adam):
+    r"""AdamW: Adam whose weight decay acts on the parameter, not on the gradient.
+
+    .. math::
+        \theta_t = \theta_{t-1} - \Big(\eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+        + \eta \lambda\, \theta_{t-1}\Big)
+
+    with Adam's moments. The same as torch.optim.AdamW, whose weight decay defaults to 0.01 too (optax 1e-4, Keras
+    4e-3). It is Adam with ``weight_decay=0.01, decoupled=True``.
+
+    References: Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2.
+    """
+
+    weight_decay: NonNegative = field(default=0.01, kw_only=True)
+    decoupled: bool = field(default=True, kw_only=True)
+
+
+@rule
+class AMSGrad(Adam):
+    r"""AMSGrad: Adam with the largest second moment so far, so that a rate never grows again.
+
+    .. math::
+        \hat v_t &= \max(\hat v_{t-1}, v_t) \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{\hat v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with Adam's moments. The same as torch.optim.Adam(amsgrad=True): the maximum is of the raw v and the correction
+    comes after; optax takes the maximum of the corrected v; the paper corrects neither.
+
+    References: Reddi, Kale and Kumar 2018, arXiv:1904.09237, Algorithm 2.
+    """
+
+    state_names = ("m", "v", "v_max")
+
+    @staticmethod
+    def change(xp, c, p, g, m, v, v_max):
+        m = lerp(m, g, c.beta1)
+        v = lerp(v, square(xp, g), c.beta2)
+        v_max = xp.maximum(v_max, v)
+        return c.step * ratio(xp, m, xp.sqrt(v_max) * c.root_scale + c.epsilon), m, v, v_max
