@@ -1,6 +1,7 @@
 """What an optimizer remembers of its parameters: where each is stepped, its state, and the plan that steps them all."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,15 +71,23 @@ class Memory:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "plan": Unseen()}
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Keep other threads out of this optimizer inside the with block; RuntimeError if one keeps us out."""
+        plan, self.plan = self.plan, Busy()
+        if isinstance(plan, Busy):
+            plan.step()
+        try:
+            yield
+        finally:
+            self.plan = plan
+
     def step(self, params: Any, grads: Any, numbers: tuple[Any, Any, int], groups: Mapping[str, int]) -> Any:
         """Check and step a tree; return it.
 
         numbers: coefficients, decays and t, as the plan takes them; groups: the place in those of each path, else 0.
         """
-        plan, self.plan = self.plan, Busy()
-        if isinstance(plan, Busy):
-            plan.step()
-        try:
+        with self.busy():
             paths, values, gradients = self.checked(params, grads)
             if self.leaves:
                 self._check_same({path: _kind(value) for path, value in zip(paths, values, strict=True)})
@@ -95,9 +104,9 @@ class Memory:
             for array, index, value in frozen:
                 array[index] = value
             self.leaves, self.segments = leaves, segments
-            return _tree.replace(params, _outputs(in_order, p, values), in_place=True)
-        finally:
-            self.plan = plan
+            new = _tree.replace(params, _outputs(in_order, p, values), in_place=True)
+        self.plan = plan
+        return new
 
     def checked(self, params: Any, grads: Any) -> tuple[list[str], list[Any], list[Any]]:
         """Return the paths, values and gradients of the leaves.

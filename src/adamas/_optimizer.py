@@ -64,7 +64,8 @@ class Optimizer:
         memory, decays = self._memory, self._decays
         t = memory.t + 1
         if decays is None:
-            coefficients, decays = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+            with memory.busy():  # while the schedules, which may be anything, are called
+                coefficients, decays = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
         else:
             coefficients = (self.coefficients(t),)
         if copy:

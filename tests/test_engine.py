@@ -1,0 +1,224 @@
+"""The engine returns the bits of the specification, on every instruction set, for any length and number of threads."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from harness import DECAYS, DTYPES, ISA_LEVELS, RULES, EngineSteps, make, reference, wild_gradients
+from numpy.testing import assert_array_equal
+
+import adamas
+from adamas import rules
+from adamas._native import engine
+
+pytestmark = pytest.mark.skipif(engine is None, reason="adamas was installed without its engine")
+
+STEPS = 50
+LENGTHS = [*range(131), 10_007]
+
+
+@pytest.fixture
+def isa():
+    """Put back the instruction set and the number of threads that a test changes."""
+    before = engine.isa()
+    yield engine.use_isa
+    engine.use_isa(before)
+    adamas.set_num_threads(None)
+
+
+def test_the_engine_has_the_rules_of_the_specification_by_the_same_names():
+    kernels = engine.rules()
+    del kernels["Stream"]  # the roofline of the benchmarks
+    written = {name: rule for name, rule in rules.RULES.items() if "change" in vars(rule)}
+    assert list(kernels) == list(written)
+    for name, rule in written.items():
+        assert kernels[name] == (list(rule.state_names), list(rule().coefficients(1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("case", RULES)
+def test_bits_of_every_length_alone(isa, case, decay, dtype):
+    """Each length in a call of its own, over all instruction sets and thread counts: the prefix of one reference."""
+    rng = np.random.default_rng(1)
+    optimizer = make(case, **DECAYS[decay])
+    p = rng.standard_normal(max(LENGTHS)).astype(dtype)
+    gradients = wild_gradients(rng, STEPS, p.size, dtype)
+    expected = reference(optimizer, p, gradients)
+    for level in ISA_LEVELS:
+        isa(level)
+        for threads in (1, 2, 8):
+            adamas.set_num_threads(threads)
+            for n in LENGTHS:
+                run = EngineSteps(optimizer, [p[:n].copy()])
+                for g in gradients:
+                    run.step([g[:n]])
+                for actual, wanted in zip((run.params[0], *run.state[0]), expected, strict=True):
+                    assert_array_equal(actual, wanted[:n], err_msg=f"{level}, {threads} threads, length {n}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("case", RULES)
+def test_bits_of_many_arrays_in_one_call(isa, case, decay, dtype):
+    """Enough elements for eight threads, cut inside and between arrays."""
+    rng = np.random.default_rng(2)
+    optimizer = make(case, **DECAYS[decay])
+    lengths = [*LENGTHS, 60_000, 1, 65_537, *LENGTHS]
+    ends = np.cumsum(lengths)
+    p = rng.standard_normal(ends[-1]).astype(dtype)
+    gradients = wild_gradients(rng, STEPS, p.size, dtype)
+    expected = [np.split(whole, ends[:-1]) for whole in reference(optimizer, p, gradients)]
+    for level in ISA_LEVELS:
+        isa(level)
+        for threads in (1, 2, 8):
+            adamas.set_num_threads(threads)
+            run = EngineSteps(optimizer, [part.copy() for part in np.split(p, ends[:-1])])
+            for g in gradients:
+                run.step(np.split(g, ends[:-1]))
+            for i, (param, state) in enumerate(zip(run.params, run.state, strict=True)):
+                for actual, wanted in zip((param, *state), expected, strict=True):
+                    assert_array_equal(actual, wanted[i], err_msg=f"{level}, {threads} threads, array {i}")
+
+
+def test_wild_gradients_flush():
+    """The bit tests are worth something only if results are flushed in them."""
+    g = np.concatenate(wild_gradients(np.random.default_rng(1), STEPS, 1000, np.float32))
+    with np.errstate(under="ignore"):
+        squares = g * g
+    assert ((squares > 0) & (squares < np.finfo(np.float32).tiny)).sum() > 1000
+    assert np.ptp(np.log10(np.abs(g[g != 0]))) > 20
+
+
+def test_special_numbers_have_the_same_bits(isa):
+    """Infinities, NaN and the ends of the range, as parameters and as gradients."""
+    for dtype in DTYPES:
+        info = np.finfo(dtype)
+        special = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, info.eps], dtype)
+        p, g = (a.ravel() for a in np.meshgrid(special, special))
+        for case in RULES:
+            for decay in DECAYS.values():
+                optimizer = make(case, **decay, **({"epsilon": 0.0} if "epsilon" in make(case).ranges else {}))
+                expected = reference(optimizer, p, [g, -g, g])
+                for level in ISA_LEVELS:
+                    isa(level)
+                    run = EngineSteps(optimizer, [p.copy()])
+                    for gradient in (g, -g, g):
+                        run.step([gradient])
+                    for actual, wanted in zip((run.params[0], *run.state[0]), expected, strict=True):
+                        assert_array_equal(actual, wanted, err_msg=f"{case} {level}")
+
+
+def test_a_plan_that_does_not_fit_is_refused():
+    p = np.ones(3)
+    with pytest.raises(ValueError, match="no rule 'Nadam'"):
+        engine.Plan("Nadam", [(0, p, (), False)], [], 0)
+    with pytest.raises(ValueError, match="state arrays"):
+        engine.Plan("Momentum", [(0, p, (np.zeros((3, 2))[:, 0],), False)], [], 0)
+    with pytest.raises(ValueError, match="does not run 'x87'"):
+        engine.use_isa("x87")
+    plan = engine.Plan("SGD", [(0, p, (), False)], [], 0)
+    with pytest.raises(ValueError, match="coefficients"):
+        plan.run([p], [p], ({},), ((0.0, 0.0),), 1)
+    with pytest.raises(RuntimeError, match="already"):
+        plan.run([p], [p.copy()], ({"learning_rate": 1.0},), ((0.0, 0.0),), 2)
+
+
+def test_denormals_are_flushed_in_the_kernel_and_nowhere_else():
+    least = np.nextafter(np.float32(0), np.float32(1))
+    one = np.float32(1)
+    opt = adamas.Momentum(learning_rate=1.0, momentum=0.5)
+    p = np.zeros(3, np.float32)
+    opt.update(p, np.full(3, least))
+    assert_array_equal(p, 0)
+    assert least * one == least
+    with adamas.flush_denormals():
+        assert least * one == 0
+        opt.update(p, np.full(3, least))
+        assert least * one == 0
+    assert least * one == least
+    with pytest.raises(ValueError, match="grads"):
+        opt.update(p, np.ones(4, np.float32))
+    assert least * one == least
+
+
+def run_python(code: str, **environment: str) -> str:
+    """Return what a new Python process prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_process_forked_after_a_threaded_step_runs_serially():
+    out = run_python(
+        """
+import os, numpy as np, adamas
+adamas.set_num_threads(2)
+opt, p, g = adamas.Adam(), np.ones(200_000, np.float32), np.ones(200_000, np.float32)
+opt.update(p, g)
+q = p.copy()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        opt.update(p, g)
+        os._exit(0 if adamas.get_num_threads() == 1 and (p != q).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+opt.update(p, g)
+print(adamas.get_num_threads())
+""",
+        ADAMAS_ISA="x86-64" if "x86-64" in ISA_LEVELS else "",
+    )
+    assert out == "2\n"
+
+
+@pytest.mark.parametrize("order", ["torch, adamas", "adamas, torch"])
+def test_one_pool_of_threads_beside_torch(order):
+    """Each library's parallel work after the other's adds no thread."""
+    out = run_python(
+        f"""
+import os
+import {order}
+import numpy as np
+count = lambda: len(os.listdir("/proc/self/task"))
+torch.set_num_threads(2); adamas.set_num_threads(2)
+def ours():
+    adamas.Adam().update(np.ones(500_000, np.float32), np.ones(500_000, np.float32))
+    return count()
+def theirs():
+    torch.ones(2_000_000).exp_().sum()
+    return count()
+work = [ours, theirs] if "{order}".startswith("adamas") else [theirs, ours]
+print(work[0](), work[1]())
+""",
+        ADAMAS_ISA=ISA_LEVELS[0],
+    )
+    first, second = out.split()
+    assert first == second
+
+
+def test_the_number_of_threads_follows_its_settings():
+    code = "import adamas; print(adamas.get_num_threads())"
+    native = {"ADAMAS_ISA": ISA_LEVELS[0]}
+    assert run_python(code, OMP_NUM_THREADS="3", **native) == "3\n"
+    limited = "import adamas, threadpoolctl\nwith threadpoolctl.threadpool_limits(1): print(adamas.get_num_threads())"
+    assert run_python(limited, OMP_NUM_THREADS="3", **native) == "1\n"
+    own = "import adamas; adamas.set_num_threads(5); print(adamas.get_num_threads())"
+    assert run_python(own, OMP_NUM_THREADS="3", **native) == "5\n"
+
+
+def test_adamas_isa_picks_the_engine():
+    code = "import adamas; print(adamas.engine)"
+    for level in ISA_LEVELS:
+        assert run_python(code, ADAMAS_ISA=level) == f"native ({level})\n"
+    assert run_python(code, ADAMAS_ISA="specification") == "specification\n"
+    with pytest.raises(AssertionError, match="ADAMAS_ISA must be one of .*specification on this machine, got 'mmx'"):
+        run_python(code, ADAMAS_ISA="mmx")
