@@ -248,7 +248,7 @@ bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
             if (PyArray_DIM(array, axis) != segment.shape[axis]) return false;
             dense &= PyArray_STRIDE(array, axis) == segment.strides[axis] || segment.shape[axis] == 1;
         }
-        if (dense) return true;
+        if (dense || segment.size == 0) return true;
         if (array == parameter && overlaps_itself(array)) return false;
         std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * segment.order.size());
         for (int i = 0; i < axes; ++i) {

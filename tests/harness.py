@@ -1,4 +1,4 @@
-"""What several test modules share: the cases of every rule, the specification as a reference, gradients to feed them."""
+"""What several test modules share: the cases of every rule, the specification as a reference, wild gradients."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ ISA_LEVELS = [] if engine is None else engine.isa_levels()
 
 def make(case: str, **hyperparameters: Any) -> Any:
     """Return the optimizer of a case of RULES."""
-    return getattr(adamas, case.split(",")[0])(**{**RULES[case], **hyperparameters})
+    return getattr(adamas, case.split(",", maxsplit=1)[0])(**{**RULES[case], **hyperparameters})
 
 
 def reference(optimizer: Any, p: Any, gradients: Any, start: int = 1) -> tuple[Any, ...]:

@@ -220,5 +220,5 @@ def test_adamas_isa_picks_the_engine():
     for level in ISA_LEVELS:
         assert run_python(code, ADAMAS_ISA=level) == f"native ({level})\n"
     assert run_python(code, ADAMAS_ISA="specification") == "specification\n"
-    with pytest.raises(AssertionError, match="ADAMAS_ISA must be one of .*specification on this machine, got 'mmx'"):
+    with pytest.raises(AssertionError, match=r"ADAMAS_ISA must be one of .*specification on this machine, got 'mmx'"):
         run_python(code, ADAMAS_ISA="mmx")

@@ -1,4 +1,4 @@
-"""The specification is right: against exact arithmetic in one step, float64 and torch over many, and alone by its path."""
+"""The specification is right: against exact arithmetic, float64 and torch; on every kind of value; alone by its path."""
 
 import importlib.util
 import math
@@ -78,7 +78,10 @@ def test_special_cases_at_epsilon_0():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_finite_gradient_leaves_a_finite_state(dtype):
     largest = np.finfo(dtype).max
-    gradients = [np.array([largest, -largest, largest, 0], dtype), np.array([-largest, -largest, 0, largest], dtype)] * 3
+    gradients = [
+        np.array([largest, -largest, largest, 0], dtype),
+        np.array([-largest, -largest, 0, largest], dtype),
+    ] * 3
     for case in RULES:
         if case.startswith("Momentum"):
             continue  # its sum is of the gradients themselves

@@ -1,10 +1,9 @@
 """Adam for every array in Python: one readable definition, a compiled engine that returns the same bits."""
 
-from adamas import rules, schedules
+from adamas import _optimizer, rules, schedules
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._functional import adam_step
 from adamas._native import flush_denormals
-from adamas._optimizer import OPTIMIZERS
 from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts the optimizers in place of the rules
 
 __version__ = "0.1.0"
@@ -12,4 +11,4 @@ __version__ = "0.1.0"
 __all__ = ["adam_step", "engine", "flush_denormals", "get_num_threads", "rules", "schedules", "set_num_threads"]
 __all__ += rules.__all__
 
-globals().update(OPTIMIZERS)
+globals().update(_optimizer.OPTIMIZERS)

@@ -178,6 +178,8 @@ def complete(rule: type[Rule]) -> type[Rule]:
     """Return a rule as an optimizer class of the package: with its name, signature and documentation."""
     bare: Any = type(rule.__name__, (Optimizer, rule), {"__module__": "adamas", "rule": rule})
     cls: type[Rule] = dataclass(eq=False, repr=False)(bare)
+    annotations = cls.__init__.__annotations__
+    annotations.update({name: "float | Schedule" for name, allowed in rule.ranges.items() if allowed is not None})
     cls.__doc__ = f"{cleandoc(rule.__doc__ or '')}\n\n{_documented(cls)}"
     return cls
 

@@ -59,17 +59,17 @@ def _words(value: Any) -> str:
 
 
 def _check_dtype(name: str, value: NDArray[Any] | np.generic, need: str) -> None:
-    if value.dtype in FLOATS and value.dtype.isnative:
+    dtype = value.dtype
+    if dtype in FLOATS and dtype.isnative:
         return
-    target = "float32" if value.dtype.itemsize <= 4 else "float64"
-    what = f"{name} is {value.dtype.name}"
-    if value.dtype.newbyteorder("=") in FLOATS:
-        what, need, target = f"{what} in foreign byte order", "only native byte order is supported", value.dtype.name
-    elif value.dtype.kind not in "biuO":
+    what, to = dtype.name, "astype('float64')" if dtype.kind == "O" else "astype('float32')"
+    if dtype.newbyteorder("=") in FLOATS:
+        what, need, to = f"{what} in foreign byte order", "only the native one is supported", f"astype('{dtype.name}')"
+    elif dtype.kind == "c":
+        need, to = "only real numbers are supported", f"view('float{dtype.itemsize * 4}')"
+    elif dtype.kind not in "biuO":
         need = "float32 and float64 are supported"
-    elif value.dtype.kind != "O":
-        target = "float32"
-    raise TypeError(f"{what}: {need}; convert with {name}.astype('{target}')")
+    raise TypeError(f"{name} is {what}: {need}; convert with {name}.{to}")
 
 
 def overlaps_itself(array: NDArray[Any]) -> bool:
