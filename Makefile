@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALL := $(BIN)/pip install --quiet -C cmake.define.ADAMAS_WARNINGS_ARE_ERRORS=ON --editable
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
 .PHONY: demo test lint bench wheel clean
@@ -39,15 +40,15 @@ clean:
 	rm -rf $(VENV) build dist
 
 $(VENV)/created:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
-		f"adamas needs Python 3.11 or newer and this is {v[0]}.{v[1]}: run make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "adamas needs Python 3.11 or newer \
+	and this is %d.%d: install one and run, for example, make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
 $(VENV)/installed-train: $(VENV)/created $(SOURCES)
-	$(BIN)/pip install --quiet --editable '.[train]'
+	$(INSTALL) '.[train]'
 	touch $@
 
 $(VENV)/installed-all: $(VENV)/created $(SOURCES)
-	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	$(INSTALL) '.[all,dev]'
 	touch $@ $(VENV)/installed-train

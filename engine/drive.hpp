@@ -7,6 +7,13 @@
 #include "engine.hpp"
 #include "rules.hpp"
 
+// The iterations of the loop that follows do not depend on each other.
+#ifdef __clang__
+#define ADAMAS_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ADAMAS_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 namespace adamas::ADAMAS_ISA {
 
 constexpr std::size_t tile = 1024;  // elements that a strided or converted array is copied through
@@ -19,11 +26,11 @@ constexpr std::size_t words(const char* text) {
 
 enum class Decay { none, coupled, decoupled };
 
-// Dense arrays of the same type. The arrays do not overlap (plan.cpp checks), hence ivdep.
+// Dense arrays of the same type. The arrays do not overlap (plan.cpp checks), so its iterations are independent.
 template <Decay decay, template <class> class Rule, class T, std::size_t... i>
 void loop(const Rule<T> rule, T rate, std::size_t n, T* p, const T* g, void* const* states, std::index_sequence<i...>) {
     T* const state[] = {static_cast<T*>(states[i])..., nullptr};
-#pragma GCC ivdep
+    ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
         const T p_k = p[k];
         T g_k = g[k];

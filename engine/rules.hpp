@@ -44,7 +44,7 @@ inline double sqrt(double x) {
 
 template <class T>
 T maximum(T a, T b) {
-    return (a >= b) | (a != a) ? a : b;
+    return ((a >= b) | (a != a)) ? a : b;
 }
 
 template <class T>

@@ -46,7 +46,8 @@ def adam_step(
         for (keys, param), value in zip(entries, values, strict=True):
             check_state(_tree.access(name, keys), value, _tree.access("params", keys), param)
             arrays.append((_tree.access(name, keys), value))
-    check_overlaps([(name, a) for name, a in arrays if isinstance(a, np.ndarray)], [])
+    gradients = [("grads", g) for g in _tree.matched(params, grads) if isinstance(g, np.ndarray)]
+    check_overlaps([(name, a) for name, a in arrays if isinstance(a, np.ndarray)], gradients)
 
     paths = [_tree.path(keys) for keys, _ in entries]
     states = {
