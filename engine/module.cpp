@@ -10,8 +10,6 @@
 
 namespace adamas {
 
-bool import_numpy();
-
 namespace {
 
 std::vector<std::string> split(const char* words) {
@@ -37,6 +35,7 @@ std::vector<std::string> isa_levels() {
 }  // namespace
 
 NB_MODULE(_engine, m) {
+    nb::set_leak_warnings(false);  // an optimizer that is alive when Python exits is no leak
     if (!import_numpy()) throw nb::python_error();
     m.def("rules", &rules);
     m.def("isa_levels", &isa_levels);

@@ -5,9 +5,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
-#include <numpy/arrayobject.h>
-
 namespace adamas {
 
 namespace {
@@ -18,67 +15,40 @@ std::size_t count_words(const char* text) {
     return *text ? static_cast<std::size_t>(std::count(text, text + std::char_traits<char>::length(text), ' ')) + 1 : 0;
 }
 
-bool find_type(PyArrayObject* array, Type& type) {
-    const PyArray_Descr* descr = PyArray_DESCR(array);
-    if (!PyArray_ISNBO(descr->byteorder)) return false;
-    if (descr->type_num == NPY_FLOAT) {
-        type = Type::float32;
-    } else if (descr->type_num == NPY_DOUBLE) {
-        type = Type::float64;
-    } else {
-        return false;
-    }
-    return true;
-}
-
-// The memory between an array's first and last byte.
-std::pair<const char*, const char*> extent(PyArrayObject* array) {
-    const char* low = PyArray_BYTES(array);
-    const char* high = low + PyArray_ITEMSIZE(array);
-    for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
-        const npy_intp reach = (PyArray_DIM(array, axis) - 1) * PyArray_STRIDE(array, axis);
-        (reach < 0 ? low : high) += reach;
-    }
-    return {low, high};
-}
-
-// Whether two elements of an array may share memory, as in a broadcast view.
-bool overlaps_itself(PyArrayObject* array) {
-    std::vector<std::pair<npy_intp, npy_intp>> axes;  // stride, extent
-    for (int axis = 0; axis < PyArray_NDIM(array); ++axis)
-        if (PyArray_DIM(array, axis) > 1)
-            axes.emplace_back(std::abs(PyArray_STRIDE(array, axis)), PyArray_DIM(array, axis));
-    std::sort(axes.begin(), axes.end());
-    npy_intp reach = PyArray_ITEMSIZE(array);
-    for (const auto& [stride, extent] : axes) {
-        if (stride < reach) return true;
-        reach += stride * (extent - 1);
-    }
-    return false;
-}
-
-// A Python or NumPy number as a double; false for anything else, bool included.
-bool read_double(PyObject* object, double& to) {
-    if (PyFloat_Check(object)) {
-        to = PyFloat_AS_DOUBLE(object);
-        return true;
-    }
-    const bool array = PyArray_Check(object) && PyArray_NDIM(reinterpret_cast<PyArrayObject*>(object)) == 0 &&
-                       PyArray_ISFLOAT(reinterpret_cast<PyArrayObject*>(object));
-    if (!PyLong_CheckExact(object) && !PyArray_IsScalar(object, Floating) && !array) return false;
-    to = PyFloat_AsDouble(object);
-    if (to == -1.0 && PyErr_Occurred()) {
-        PyErr_Clear();
-        return false;
-    }
-    return true;
-}
-
 // A child of a gradient list or tuple of the right length, else null.
 PyObject** sequence(PyObject* object, std::size_t size) {
     if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return nullptr;
     if (PySequence_Fast_GET_SIZE(object) != static_cast<Py_ssize_t>(size)) return nullptr;
     return PySequence_Fast_ITEMS(object);
+}
+
+Segment make_segment(nb::handle source, std::size_t state_count) {
+    const auto [group, like, state, packed] = nb::cast<std::tuple<std::size_t, nb::object, nb::tuple, bool>>(source);
+    Segment segment;
+    segment.group = group;
+    for (nb::handle array : state) segment.state.push_back(nb::borrow(array));
+
+    // The state was made in the memory order of the parameter; a rule without state follows the parameter.
+    PyArrayObject* array = as_array(like.ptr());
+    PyArrayObject* model = state_count ? as_array(segment.state.at(0).ptr()) : array;
+    Type type;
+    bool right = array && find_type(array, type) && segment.state.size() == state_count && model &&
+                 PyArray_NDIM(model) == PyArray_NDIM(array);
+    if (right) {
+        segment.layout = Layout(array, model);
+        for (const nb::object& one : segment.state) {
+            PyArrayObject* moment = as_array(one.ptr());
+            right = right && moment && find_type(moment, type) && PyArray_ISWRITEABLE(moment) &&
+                    segment.layout.fits(moment) && segment.layout.dense(moment, type);
+        }
+    }
+    if (!right) throw std::invalid_argument("a segment needs state arrays that are dense and like their parameter");
+    if (packed) {
+        segment.numbers = static_cast<double*>(PyArray_DATA(array));
+        segment.number_grads.resize(segment.layout.size);
+        segment.keep = like;
+    }
+    return segment;
 }
 
 Node compile(nb::handle skeleton, const std::vector<Segment>& segments) {
@@ -135,45 +105,7 @@ Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std:
     const RuleInfo& info = active_table().rules[rule_];
     coefficient_count_ = count_words(info.coefficients);
     state_count_ = count_words(info.state_names);
-    for (nb::handle item : segments) {
-        const auto [group, like, state, packed] = nb::cast<std::tuple<std::size_t, nb::object, nb::tuple, bool>>(item);
-        auto* array = reinterpret_cast<PyArrayObject*>(like.ptr());
-        Segment segment;
-        segment.group = group;
-        if (!PyArray_Check(like.ptr()) || !find_type(array, segment.type) || state.size() != state_count_)
-            throw std::invalid_argument("a segment: (group, array, tuple of state arrays, packed)");
-        segment.shape.assign(PyArray_DIMS(array), PyArray_DIMS(array) + PyArray_NDIM(array));
-        for (nb::handle array_of_state : state) segment.state.push_back(nb::borrow(array_of_state));
-
-        // The state was made in the memory order of the parameter; a rule without state follows the parameter.
-        auto* model = state_count_ ? reinterpret_cast<PyArrayObject*>(segment.state[0].ptr()) : array;
-        segment.order.resize(segment.shape.size());
-        for (std::size_t axis = 0; axis < segment.order.size(); ++axis) segment.order[axis] = static_cast<int>(axis);
-        std::stable_sort(segment.order.begin(), segment.order.end(), [&](int a, int b) {
-            return std::abs(PyArray_STRIDE(model, a)) > std::abs(PyArray_STRIDE(model, b));
-        });
-        segment.strides.resize(segment.shape.size());
-        std::int64_t stride = PyArray_ITEMSIZE(array);
-        for (std::size_t i = segment.order.size(); i-- > 0; stride *= segment.shape[segment.order[i]])
-            segment.strides[segment.order[i]] = stride;
-        for (std::int64_t extent : segment.shape) segment.size *= static_cast<std::size_t>(extent);
-        for (nb::handle one : segment.state) {
-            auto* a = reinterpret_cast<PyArrayObject*>(one.ptr());
-            Type type;
-            bool right = PyArray_Check(one.ptr()) && find_type(a, type) && type == segment.type &&
-                         PyArray_NDIM(a) == PyArray_NDIM(array) && PyArray_ISBEHAVED(a);
-            for (int axis = 0; right && axis < PyArray_NDIM(a); ++axis)
-                right = PyArray_DIM(a, axis) == segment.shape[axis] &&
-                        (PyArray_STRIDE(a, axis) == segment.strides[axis] || segment.shape[axis] == 1 || !segment.size);
-            if (!right) throw std::invalid_argument("state arrays: dense, of the parameter's shape and type");
-        }
-        if (packed) {
-            segment.numbers = static_cast<double*>(PyArray_DATA(array));
-            segment.number_grads.resize(segment.size);
-            segment.keep = like;
-        }
-        segments_.push_back(std::move(segment));
-    }
+    for (nb::handle item : segments) segments_.push_back(make_segment(item, state_count_));
     root_ = compile(skeleton, segments_);
 }
 
@@ -213,60 +145,46 @@ bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
     return known && read_double(p, segment.numbers[node.index]) && read_double(g, segment.number_grads[node.index]);
 }
 
-void Plan::add_numbers(Segment& segment) {
-    Block block;
-    block.size = segment.size;
-    block.type = segment.type;
+// Adds a block of a segment, dense until a view is given.
+Block& Plan::add_block(const Segment& segment, void* p, const void* g) {
+    Block& block = blocks_.emplace_back();
+    block.size = segment.layout.size;
+    block.type = segment.layout.type;
+    block.p = p;
+    block.g = g;
     block.coefficients = &coefficients_.at(segment.group);
-    block.p = segment.numbers;
-    block.g = segment.number_grads.data();
-    for (std::size_t i = 0; i < state_count_; ++i)
-        block.state[i] = PyArray_DATA(reinterpret_cast<PyArrayObject*>(segment.state[i].ptr()));
-    blocks_.push_back(block);
+    for (std::size_t i = 0; i < state_count_; ++i) block.state[i] = PyArray_DATA(as_array(segment.state[i].ptr()));
+    return block;
+}
+
+// Returns null for a dense array, else how to walk it.
+const View* Plan::view(const Layout& layout, PyArrayObject* array, Type type) {
+    if (layout.dense(array, type)) return nullptr;
+    const std::size_t axes = layout.order.size();
+    std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * axes);
+    for (std::size_t i = 0; i < axes; ++i) {
+        dimensions[i] = PyArray_DIM(array, layout.order[i]);
+        dimensions[axes + i] = PyArray_STRIDE(array, layout.order[i]);
+    }
+    return &views_.emplace_back(View{PyArray_BYTES(array), type, axes, dimensions.data(), dimensions.data() + axes});
 }
 
 bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
     if (g == Py_None) return true;
-    if (!PyArray_Check(p) || !PyArray_Check(g)) return false;
-    auto* parameter = reinterpret_cast<PyArrayObject*>(p);
-    auto* gradient = reinterpret_cast<PyArrayObject*>(g);
+    PyArrayObject* param = as_array(p);
+    PyArrayObject* grad = as_array(g);
     Type p_type, g_type;
-    if (!find_type(parameter, p_type) || !find_type(gradient, g_type) || p_type != segment.type) return false;
-    if (!PyArray_ISWRITEABLE(parameter)) return false;
-
-    Block block;
-    block.size = segment.size;
-    block.type = segment.type;
-    block.coefficients = &coefficients_.at(segment.group);
-    block.p = PyArray_DATA(parameter);
-    block.g = PyArray_DATA(gradient);
-    const int axes = static_cast<int>(segment.shape.size());
-    const auto view = [&](PyArrayObject* array, Type type, const View*& to) {
-        if (PyArray_NDIM(array) != axes) return false;
-        bool dense = type == segment.type && PyArray_ISALIGNED(array);
-        for (int axis = 0; axis < axes; ++axis) {
-            if (PyArray_DIM(array, axis) != segment.shape[axis]) return false;
-            dense &= PyArray_STRIDE(array, axis) == segment.strides[axis] || segment.shape[axis] == 1;
-        }
-        if (dense || segment.size == 0) return true;
-        if (array == parameter && overlaps_itself(array)) return false;
-        std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * segment.order.size());
-        for (int i = 0; i < axes; ++i) {
-            dimensions[i] = PyArray_DIM(array, segment.order[i]);
-            dimensions[axes + i] = PyArray_STRIDE(array, segment.order[i]);
-        }
-        const auto count = static_cast<std::size_t>(axes);
-        to =
-            &views_.emplace_back(View{PyArray_BYTES(array), type, count, dimensions.data(), dimensions.data() + count});
-        return true;
-    };
-    if (!view(parameter, p_type, block.p_view) || !view(gradient, g_type, block.g_view)) return false;
-    if (segment.size == 0) return true;
-    for (std::size_t i = 0; i < state_count_; ++i)
-        block.state[i] = PyArray_DATA(reinterpret_cast<PyArrayObject*>(segment.state[i].ptr()));
-    blocks_.push_back(block);
-    params_.push_back(extent(parameter));
-    grads_.push_back(extent(gradient));
+    if (!param || !grad || !find_type(param, p_type) || !find_type(grad, g_type)) return false;
+    const Layout& layout = segment.layout;
+    if (p_type != layout.type || !layout.fits(param) || !layout.fits(grad) || !PyArray_ISWRITEABLE(param)) return false;
+    if (layout.size == 0) return true;
+    const View* p_view = view(layout, param, p_type);
+    if (p_view && overlaps_itself(param)) return false;
+    Block& block = add_block(segment, PyArray_DATA(param), PyArray_DATA(grad));
+    block.p_view = p_view;
+    block.g_view = view(layout, grad, g_type);
+    params_.push_back(extent(param));
+    grads_.push_back(extent(grad));
     held_.push_back(nb::borrow(p));
     held_.push_back(nb::borrow(g));
     return true;
@@ -357,33 +275,29 @@ void Plan::execute(std::uint64_t t) {
 // Puts new floats where the old ones were; returns the tree, whose tuples and bare floats are new.
 nb::object Plan::write(const Node& node, nb::handle p) const {
     if (!node.has_numbers) return nb::borrow(p);
-    switch (node.kind) {
-        case Node::list:
-            for (std::size_t i = 0; i < node.children.size(); ++i)
-                if (node.children[i].has_numbers)
-                    PyList_SetItem(p.ptr(), static_cast<Py_ssize_t>(i),
-                                   write(node.children[i], PyList_GET_ITEM(p.ptr(), i)).release().ptr());
-            return nb::borrow(p);
-        case Node::dict:
-            for (std::size_t i = 0; i < node.children.size(); ++i)
-                if (node.children[i].has_numbers)
-                    PyDict_SetItem(p.ptr(), node.keys[i].ptr(),
-                                   write(node.children[i], PyDict_GetItem(p.ptr(), node.keys[i].ptr())).ptr());
-            return nb::borrow(p);
-        case Node::tuple: {
-            PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(node.children.size()));
-            for (std::size_t i = 0; i < node.children.size(); ++i)
-                PyTuple_SET_ITEM(tuple, i, write(node.children[i], PyTuple_GET_ITEM(p.ptr(), i)).release().ptr());
-            return nb::steal(tuple);
-        }
-        case Node::leaf: {
-            nb::object number = nb::steal(PyFloat_FromDouble(segments_[node.segment].numbers[node.index]));
-            return node.convert.is_none() ? number : node.convert(number);
-        }
-        case Node::unknown:
-            break;
+    if (node.kind == Node::leaf) {
+        nb::object number = nb::steal(PyFloat_FromDouble(segments_[node.segment].numbers[node.index]));
+        return node.convert.is_none() ? number : node.convert(number);
     }
-    return nb::none();
+    const auto size = static_cast<Py_ssize_t>(node.children.size());
+    const bool same = node.kind == Node::list    ? PyList_CheckExact(p.ptr()) && PyList_GET_SIZE(p.ptr()) == size
+                      : node.kind == Node::tuple ? PyTuple_CheckExact(p.ptr()) && PyTuple_GET_SIZE(p.ptr()) == size
+                                                 : PyDict_CheckExact(p.ptr()) && PyDict_GET_SIZE(p.ptr()) == size;
+    if (!same) throw std::runtime_error("params was changed by another thread during the update");
+    nb::object tuple = node.kind == Node::tuple ? nb::steal(PyTuple_New(size)) : nb::object();
+    for (Py_ssize_t i = 0; i < size; ++i) {
+        const Node& child = node.children[i];
+        if (node.kind == Node::tuple) {
+            PyTuple_SET_ITEM(tuple.ptr(), i, write(child, PyTuple_GET_ITEM(p.ptr(), i)).release().ptr());
+        } else if (!child.has_numbers) {
+            continue;
+        } else if (node.kind == Node::list) {
+            PyList_SetItem(p.ptr(), i, write(child, PyList_GET_ITEM(p.ptr(), i)).release().ptr());
+        } else if (PyObject* old = PyDict_GetItemWithError(p.ptr(), node.keys[i].ptr())) {
+            PyDict_SetItem(p.ptr(), node.keys[i].ptr(), write(child, old).ptr());
+        }
+    }
+    return tuple.is_valid() ? tuple : nb::borrow(p);
 }
 
 nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t) {
@@ -394,7 +308,7 @@ nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficient
     }
     if (root_.has_numbers)
         for (Segment& segment : segments_)
-            if (segment.numbers) add_numbers(segment);
+            if (segment.numbers) add_block(segment, segment.numbers, segment.number_grads.data());
     execute(t);
     return write(root_, params);
 }
@@ -406,10 +320,6 @@ void Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tupl
         right = read_arrays(segments_[i], PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i));
     if (!right) throw std::invalid_argument("one array and one gradient per segment, of its shape and type");
     execute(t);
-}
-
-bool import_numpy() {
-    return _import_array() >= 0;
 }
 
 }  // namespace adamas

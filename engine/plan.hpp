@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine.hpp"
+#include "arrays.hpp"
 
 namespace adamas {
 
@@ -22,11 +22,8 @@ void use_table(const std::string& isa);  // throws std::invalid_argument
 
 // An array of the tree, or all the Python floats of a group packed into one array.
 struct Segment {
-    std::size_t group, size = 1;
-    Type type = Type::float32;
-    std::vector<std::int64_t> shape;    // as the user sees it
-    std::vector<int> order;             // axes from the slowest to the fastest in the state's memory
-    std::vector<std::int64_t> strides;  // bytes of a dense array in that order, per axis of `shape`
+    std::size_t group = 0;
+    Layout layout;
     std::vector<nb::object> state;
     double* numbers = nullptr;  // packed floats: their memory, owned by `keep`
     std::vector<double> number_grads;
@@ -65,7 +62,8 @@ private:
     nb::object write(const Node& node, nb::handle p) const;
     void begin(nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
     void execute(std::uint64_t t);
-    void add_numbers(Segment& segment);
+    Block& add_block(const Segment& segment, void* p, const void* g);
+    const View* view(const Layout& layout, PyArrayObject* array, Type type);
 
     std::size_t rule_, coefficient_count_, state_count_;
     std::uint64_t t_;
@@ -74,7 +72,6 @@ private:
     Node root_;
 
     // Of the current step; kept to save allocations.
-    using Extent = std::pair<const char*, const char*>;
     std::vector<Coefficients> coefficients_;
     std::vector<Block> blocks_;
     std::deque<View> views_;

@@ -115,7 +115,7 @@ def test_a_plan_that_does_not_fit_is_refused():
     p = np.ones(3)
     with pytest.raises(ValueError, match="no rule 'Nadam'"):
         engine.Plan("Nadam", [(0, p, (), False)], [], 0)
-    with pytest.raises(ValueError, match="state arrays"):
+    with pytest.raises(ValueError, match="state arrays that are dense"):
         engine.Plan("Momentum", [(0, p, (np.zeros((3, 2))[:, 0],), False)], [], 0)
     with pytest.raises(ValueError, match="does not run 'x87'"):
         engine.use_isa("x87")
