@@ -43,6 +43,8 @@ Segment make_segment(nb::handle source, std::size_t state_count) {
         }
     }
     if (!right) throw std::invalid_argument("a segment needs state arrays that are dense and like their parameter");
+    for (std::size_t i = 0; i < state_count; ++i)
+        segment.state_data[i] = PyArray_DATA(as_array(segment.state[i].ptr()));
     if (packed) {
         segment.numbers = static_cast<double*>(PyArray_DATA(array));
         segment.number_grads.resize(segment.layout.size);
@@ -153,7 +155,7 @@ Block& Plan::add_block(const Segment& segment, void* p, const void* g) {
     block.p = p;
     block.g = g;
     block.coefficients = &coefficients_.at(segment.group);
-    for (std::size_t i = 0; i < state_count_; ++i) block.state[i] = PyArray_DATA(as_array(segment.state[i].ptr()));
+    std::copy(segment.state_data, segment.state_data + state_count_, block.state);
     return block;
 }
 
