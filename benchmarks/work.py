@@ -109,7 +109,11 @@ def rows() -> list[Any]:
         lambda: Row("30M, one array", "stream of 28 bytes", *beside_stream(30_000_000), 0.95, 30, 2),
         lambda: Row("100k, one array", "torch fused", ours(1, 100_000), torch_fused(1, 100_000), 3, 50, 20),
         lambda: Row("1,000 arrays of 100", "torch fused", ours(1000, 100), torch_fused(1000, 100), 15, 60),
-        lambda: Row("2 Python floats", "pure Python", two_floats(adamas.Adam()), two_floats(TutorialAdam()), 1, 100, 2000),
-        lambda: Row("1M, dead for 5,000 steps", ordinary, with_gradient(0.0, 5000), with_gradient(0.0, 0), 1 / 1.1, 200),
+        lambda: Row(
+            "2 Python floats", "pure Python", two_floats(adamas.Adam()), two_floats(TutorialAdam()), 1, 100, 2000
+        ),
+        lambda: Row(
+            "1M, dead for 5,000 steps", ordinary, with_gradient(0.0, 5000), with_gradient(0.0, 0), 1 / 1.1, 200
+        ),
         lambda: Row("1M, gradients of 1e-20", ordinary, with_gradient(1e-20, 0), with_gradient(0.0, 0), 1 / 1.1, 200),
     ]

@@ -26,7 +26,7 @@ struct Segment {
     Layout layout;
     std::vector<nb::object> state;
     void* state_data[max_state] = {};  // of `state`, to leave those objects alone in a step
-    double* numbers = nullptr;  // packed floats: their memory, owned by `keep`
+    double* numbers = nullptr;         // packed floats: their memory, owned by `keep`
     std::vector<double> number_grads;
     nb::object keep;
 };

@@ -83,6 +83,26 @@ def test_bits_of_many_arrays_in_one_call(isa, case, decay, dtype):
                     assert_array_equal(actual, wanted[i], err_msg=f"{level}, {threads} threads, array {i}")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", RULES)
+def test_bits_beyond_the_caches(isa, case, dtype):
+    """Where the loop prefetches: more than a million elements per thread."""
+    rng = np.random.default_rng(3)
+    optimizer = make(case, weight_decay=0.01)
+    p = rng.standard_normal(2_200_077, dtype)
+    gradients = [rng.standard_normal(p.size, dtype) for _ in range(2)]
+    expected = reference(optimizer, p, gradients)
+    for level in ISA_LEVELS:
+        isa(level)
+        for threads in (1, 2):
+            adamas.set_num_threads(threads)
+            run = EngineSteps(optimizer, [p.copy()])
+            for g in gradients:
+                run.step([g])
+            for actual, wanted in zip((run.params[0], *run.state[0]), expected, strict=True):
+                assert_array_equal(actual, wanted, err_msg=f"{level}, {threads} threads")
+
+
 def test_wild_gradients_flush():
     """The bit tests are worth something only if results are flushed in them."""
     g = np.concatenate(wild_gradients(np.random.default_rng(1), STEPS, 1000, np.float32))

@@ -91,9 +91,19 @@ def test_type_checkers_see_the_hyperparameters(tmp_path):
     (tmp_path / "bad.py").write_text(BAD)
 
     def mypy(name):
-        command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", name]
+        command = [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file=",
+            f"--cache-dir={tmp_path / 'cache'}",
+            name,
+        ]
         environment = {"MYPYPATH": str(Path(adamas.__file__).parent.parent)}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        ).stdout
 
     good = mypy("good.py")
     assert "Success" in good, good
