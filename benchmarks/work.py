@@ -38,14 +38,14 @@ def arrays(count: int, size: int, seed: int) -> list[Any]:
 
 
 def ours(count: int, size: int) -> Any:
-    """AdamW on a list of arrays; the gradients are other arrays in each of three runs."""
+    """Return steps of AdamW on a list of arrays; the gradients are other arrays in each of three runs."""
     opt, params = adamas.AdamW(), arrays(count, size, 0)
     grads = [arrays(count, size, seed) for seed in (1, 2, 3)]
     return lambda run: opt.update(params, grads[run % 3])
 
 
 def torch_fused(count: int, size: int) -> Any:
-    """The same with torch's fused AdamW."""
+    """Return the same with torch's fused AdamW."""
     params = [torch.nn.Parameter(torch.from_numpy(p)) for p in arrays(count, size, 0)]
     grads = [[torch.from_numpy(g) for g in arrays(count, size, seed)] for seed in (1, 2, 3)]
     opt = torch.optim.AdamW(params, fused=True)
@@ -59,7 +59,7 @@ def torch_fused(count: int, size: int) -> Any:
 
 
 def beside_stream(size: int) -> tuple[Any, Any]:
-    """AdamW, and the engine's loop with next to no arithmetic: it reads p, g, m, v and writes p, m, v.
+    """Return steps of AdamW, and of the engine's loop with next to no arithmetic.
 
     On the very same arrays, since where arrays lie in memory makes some per cent. The stream swaps m and v, so it must
     run an even number of times.
@@ -90,7 +90,7 @@ def two_floats(optimizer: Any) -> Any:
 
 
 def with_gradient(gradient: float, steps_before: int) -> Any:
-    """A million elements whose gradient is a constant, after some steps of zero gradient."""
+    """Return steps of a million elements whose gradient is a constant, after some steps of zero gradient."""
     opt, p = adamas.AdamW(), arrays(1, 1_000_000, 0)[0]
     g = arrays(1, p.size, 1)[0]
     for _ in range(10):

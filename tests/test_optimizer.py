@@ -242,8 +242,8 @@ def test_groups_may_be_assigned_between_steps_and_the_state_stays():
 
 
 def test_a_pattern_that_matches_nothing_warns():
-    opt = Adam(groups=[("*.bais", {"weight_decay": 0.0})])
-    with pytest.warns(UserWarning, match=r"no parameter matches '\*\.bais'; paths are 'layer.bias'"):
+    opt = Adam(groups=[("*.offset", {"weight_decay": 0.0})])
+    with pytest.warns(UserWarning, match=r"no parameter matches '\*\.offset'; paths are 'layer.bias'"):
         opt.update({"layer": {"bias": 1.0}}, {"layer": {"bias": 1.0}})
 
 

@@ -1,4 +1,4 @@
-"""The specification is right: against exact arithmetic, float64 and torch; on every kind of value; alone by its path."""
+"""The specification is right: against exact arithmetic, float64 and torch, on every kind of value, and alone."""
 
 import importlib.util
 import math

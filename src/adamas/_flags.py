@@ -11,7 +11,7 @@ import typer
 from adamas import schedules
 from adamas.rules import RULES, Rule
 
-__all__ = ["Schedule", "UsageError", "find_rule", "hyperparameters_of", "reject", "with_hyperparameters"]
+__all__ = ["Schedule", "UsageError", "at_least", "find_rule", "hyperparameters_of", "reject", "with_hyperparameters"]
 
 UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a wrong command line; it has no public name there."""
@@ -20,6 +20,12 @@ UsageError: Any = typer.BadParameter.__base__
 def reject(flag: str, problem: str) -> NoReturn:
     """Raise the error that an option has this problem."""
     raise UsageError(f"{flag} {problem}")
+
+
+def at_least(least: int, flag: str, number: int) -> None:
+    """Raise UsageError if the number that an option was given is less than it may be."""
+    if number < least:
+        reject(flag, f"must be at least {least}, got {number}")
 
 
 def find_rule(name: str) -> type[Rule]:
