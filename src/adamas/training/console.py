@@ -37,8 +37,8 @@ class Bar:
 
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
         self.epochs = epochs
-        columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[figures]}"))
-        self.progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console, expand=True)
+        columns = (TextColumn("{task.description}"), BarColumn(14), TextColumn("{task.fields[figures]}"))
+        self.progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
         self.task = self.progress.add_task(f"epoch 0/{epochs}", total=steps, figures="")
 
     def __enter__(self) -> Self:

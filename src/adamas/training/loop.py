@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adamas._native import flush_denormals
 from adamas.rules import Rule
 from adamas.training.data import Dataset
 
@@ -71,8 +70,7 @@ def train(
     for epoch in range(1, epochs + 1):
         loss = 0.0
         start = perf_counter()
-        # A trained network's derivatives fade into denormal numbers, which matrix products take many times longer for.
-        with flush_denormals(), np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # a loss that overflows is told of below
             order = rng.permutation(len(examples))
             for first in range(0, len(order), batch_size):
                 batch = examples.take(order[first : first + batch_size])
