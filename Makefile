@@ -24,7 +24,7 @@ lint: $(VENV)/installed-all
 	$(BIN)/codespell
 
 bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; writes benchmarks/results.json
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m benchmarks
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
 
 wheel: $(VENV)/created  ## build the native and the pure wheel and try each in an environment of its own
 	rm -rf dist

@@ -1,4 +1,4 @@
-"""Print the table of ratios and write benchmarks/results.json: python -m benchmarks."""
+"""Print the table of ratios and write benchmarks/results.json: OMP_NUM_THREADS=2 python -m benchmarks."""
 
 import json
 from pathlib import Path
@@ -11,14 +11,12 @@ from rich.table import Table
 import adamas
 from benchmarks.work import rows
 
-THREADS = 2
-
 
 def main() -> None:
-    torch.set_num_threads(THREADS)
-    adamas.set_num_threads(THREADS)
     versions = f"adamas {adamas.__version__}, {adamas.engine}; torch {torch.__version__}; numpy {np.__version__}"
-    table = Table("float32 AdamW, 2 threads", "beside", "faster by", "expected", title=versions)
+    table = Table(
+        f"float32 AdamW, {adamas.get_num_threads()} threads", "beside", "faster by", "expected", title=versions
+    )
     for column in table.columns[2:]:
         column.justify = "right"
     results = []

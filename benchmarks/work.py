@@ -102,6 +102,22 @@ def with_gradient(gradient: float, steps_before: int) -> Any:
     return lambda run: opt.update(p, g)  # noqa: ARG005
 
 
+def after_product(threads: int | None) -> Any:
+    """Return steps of 400k parameters, each after a matrix product of NumPy, which has threads of its own."""
+    opt = adamas.AdamW()
+    weight, x = arrays(784, 512, 0), arrays(64, 784, 1)
+    p, inputs = np.stack(weight), np.stack(x)
+    g = np.stack(arrays(784, 512, 2))
+
+    def step(run: int) -> None:  # noqa: ARG001 - every run is the same
+        np.matmul(inputs, p)
+        adamas.set_num_threads(threads)
+        opt.update(p, g)
+        adamas.set_num_threads(None)
+
+    return step
+
+
 def rows() -> list[Any]:
     """Return functions that make the rows, so that each row's memory is freed before the next is made."""
     ordinary = "ordinary gradients"
@@ -116,4 +132,5 @@ def rows() -> list[Any]:
             "1M, dead for 5,000 steps", ordinary, with_gradient(0.0, 5000), with_gradient(0.0, 0), 1 / 1.1, 200
         ),
         lambda: Row("1M, gradients of 1e-20", ordinary, with_gradient(1e-20, 0), with_gradient(0.0, 0), 1 / 1.1, 200),
+        lambda: Row("400k, after a NumPy product", "1 thread", after_product(None), after_product(1), 0.8, 20, 100),
     ]

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 
@@ -55,7 +56,9 @@ struct Flushing {
 constexpr std::size_t grain = 16384;  // elements below which another thread costs more than it saves
 constexpr std::size_t cut = 64;       // threads share a block at multiples of this many elements
 
-std::atomic<int> threads{0};
+using Clock = std::chrono::steady_clock;
+
+std::atomic<int> threads{0};      // as the user set it; 0: as many as pay
 std::atomic<bool> forked{false};  // libgomp's threads do not survive a fork, and waiting for them would hang
 bool had_threads = true;
 
@@ -71,6 +74,33 @@ void in_child() {
 }
 
 [[maybe_unused]] const int registered = pthread_atfork(before_fork, nullptr, in_child);
+
+// Whether more threads pay at present. NumPy's matrix products have a pool of their own, whose threads keep turning for
+// a while; where both pools want all cores, a step can wait 8 ms for a thread that has 50 microseconds of work. So a
+// step that took longer than it would have alone makes the next ones run alone, more of them each time it happens.
+class Patience {
+public:
+    bool together() {
+        const unsigned left = alone_.load(std::memory_order_relaxed);
+        if (left > 0) alone_.store(left - 1, std::memory_order_relaxed);
+        return left == 0;
+    }
+
+    // n threads took `all` for what the first of them finished its share of after `own`.
+    void judge(int n, Clock::duration all, Clock::duration own) {
+        const unsigned before = penalty_.load(std::memory_order_relaxed);
+        const bool paid = all <= n * own + tolerance;
+        const unsigned now = paid ? before / 2 : std::min(4 * before + 15, 1023u);
+        penalty_.store(now, std::memory_order_relaxed);
+        alone_.store(now, std::memory_order_relaxed);
+    }
+
+private:
+    static constexpr auto tolerance = std::chrono::microseconds(50);  // what waking a thread takes
+    std::atomic<unsigned> alone_{0}, penalty_{0};
+};
+
+Patience patience;
 
 // Calls body(i) for i = 0 to n - 1, each on its own thread, in a static order. The only place that knows OpenMP.
 template <class Body>
@@ -122,7 +152,9 @@ std::size_t find_rule(const std::string& name) {
 void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks) {
     std::size_t total = 0;
     for (const Block& block : blocks) total += block.size;
-    const int n = static_cast<int>(std::clamp<std::size_t>(total / grain, 1, get_num_threads()));
+    int n = static_cast<int>(std::clamp<std::size_t>(total / grain, 1, get_num_threads()));
+    const bool chosen = threads > 0;  // then no judgement of ours
+    if (n > 1 && !chosen && !patience.together()) n = 1;
     const Kernel* kernels = table.rules[rule].kernels;
     const std::size_t share = (total + n - 1) / n;
 
@@ -131,6 +163,8 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
         if (position <= start) return std::size_t{0};
         return std::min(block.size, (position - start + cut - 1) / cut * cut);
     };
+    const auto begun = Clock::now();
+    auto own = begun;
     parallel_for(n, [&](int i) {
         const Flushing mode;
         const std::size_t first = i * share, last = i + 1 == n ? total : first + share;
@@ -141,7 +175,9 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
             if (begin < end) kernels[static_cast<int>(block.type)](block, begin, end);
             start += block.size;
         }
+        if (i == 0) own = Clock::now();
     });
+    if (n > 1 && !chosen) patience.judge(n, Clock::now() - begun, own - begun);
 }
 
 }  // namespace adamas

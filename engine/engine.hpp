@@ -82,7 +82,7 @@ std::size_t find_rule(const std::string& name);
 // Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads.
 void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks);
 
-// Threads that run() may use: n >= 1, or 0 for what OpenMP says at each call.
+// Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.
 void set_num_threads(int n);
 int get_num_threads();
 

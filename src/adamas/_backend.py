@@ -36,9 +36,11 @@ Plan: Any = _fallback.Plan if engine == "specification" else _native.engine.Plan
 
 
 def set_num_threads(n: int | None) -> None:
-    """Set how many threads a step may use, at least 1; None leaves it to OpenMP (OMP_NUM_THREADS, threadpoolctl).
+    """Set how many threads a step of large arrays uses, at least 1.
 
-    The results never depend on it. Raises TypeError or ValueError for anything else.
+    None, as at the start, means as many as pay, up to what OpenMP says (OMP_NUM_THREADS, threadpoolctl): a step that
+    waited longer for other threads than it would have taken alone makes the next ones run alone. The results never
+    depend on it. Raises TypeError or ValueError for anything else.
     """
     if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
         raise TypeError(f"n must be an integer or None, got {n!r}")

@@ -1,7 +1,6 @@
 """The commands of `adamas`, which typer builds from the signatures of functions."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,8 +104,7 @@ def train_digits(
     print(f"{rule(**values)}, {schedule}; engine: {adamas.engine}", flush=True)
     parameters = sum(array.size for layer in params.values() for array in layer.values())
     training = partial(train, mlp, params, stepper, examples, test, epochs=epochs, batch_size=batch_size, rng=for_order)
-    with _threads(batch_size * parameters):
-        _follow(training, results, epochs, steps, parameters)
+    _follow(training, results, epochs, steps, parameters)
 
 
 # --- the steps of a training command ----------------------------------------------------------------------------------
@@ -138,24 +136,6 @@ def _results(out: Path | None, task: str, config: dict[str, Any]) -> Run:
         return Run.create(out, task, config)
     except OSError as error:
         reject("--out", f"{str(out or 'runs')!r} cannot be used: {error.strerror or error}: name a new folder")
-
-
-@contextmanager
-def _threads(multiplications: int) -> Iterator[None]:
-    """Let NumPy and the optimizer use one thread each if a step is short.
-
-    Both have a pool, and each keeps its threads turning between calls. Measured on two cores at 6 million
-    multiplications a step, the pools now and then got in each other's way for seconds on end, and a step took 24 ms
-    rather than 0.4; with one thread it took 0.4 always.
-    """
-    if multiplications > 100_000_000:
-        yield
-        return
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - optional, in the same extra as the digits
-
-    adamas.set_num_threads(1)
-    with threadpool_limits(1, user_api="blas"):
-        yield
 
 
 def _follow(training: Callable[..., Iterator[Epoch]], results: Run, epochs: int, steps: int, parameters: int) -> None:
