@@ -37,21 +37,21 @@ def arrays(count: int, size: int, seed: int) -> list[Any]:
     return [rng.standard_normal(size, dtype=np.float32) for _ in range(count)]
 
 
-def ours(count: int, size: int) -> Any:
-    """Return steps of AdamW on a list of arrays; the gradients are other arrays in each of three runs."""
+def ours(count: int, size: int, fresh: int) -> Any:
+    """Return steps of AdamW on a list of arrays, whose gradients are other arrays in each of `fresh` steps."""
     opt, params = adamas.AdamW(), arrays(count, size, 0)
-    grads = [arrays(count, size, seed) for seed in (1, 2, 3)]
-    return lambda run: opt.update(params, grads[run % 3])
+    grads = [arrays(count, size, seed) for seed in range(1, fresh + 1)]
+    return lambda run: opt.update(params, grads[run % fresh])
 
 
-def torch_fused(count: int, size: int) -> Any:
+def torch_fused(count: int, size: int, fresh: int) -> Any:
     """Return the same with torch's fused AdamW."""
     params = [torch.nn.Parameter(torch.from_numpy(p)) for p in arrays(count, size, 0)]
-    grads = [[torch.from_numpy(g) for g in arrays(count, size, seed)] for seed in (1, 2, 3)]
+    grads = [[torch.from_numpy(g) for g in arrays(count, size, seed)] for seed in range(1, fresh + 1)]
     opt = torch.optim.AdamW(params, fused=True)
 
     def step(run: int) -> None:
-        for param, grad in zip(params, grads[run % 3], strict=True):
+        for param, grad in zip(params, grads[run % fresh], strict=True):
             param.grad = grad
         opt.step()
 
@@ -123,8 +123,8 @@ def rows() -> list[Any]:
     ordinary = "ordinary gradients"
     return [
         lambda: Row("30M, one array", "stream of 28 bytes", *beside_stream(30_000_000), 0.95, 30, 2),
-        lambda: Row("100k, one array", "torch fused", ours(1, 100_000), torch_fused(1, 100_000), 3, 50, 20),
-        lambda: Row("1,000 arrays of 100", "torch fused", ours(1000, 100), torch_fused(1000, 100), 15, 60),
+        lambda: Row("100k, one array", "torch fused", ours(1, 100_000, 1), torch_fused(1, 100_000, 1), 3, 30, 200),
+        lambda: Row("1,000 arrays of 100", "torch fused", ours(1000, 100, 3), torch_fused(1000, 100, 3), 15, 60),
         lambda: Row(
             "2 Python floats", "pure Python", two_floats(adamas.Adam()), two_floats(TutorialAdam()), 1, 100, 2000
         ),

@@ -26,35 +26,18 @@ constexpr std::size_t words(const char* text) {
 
 enum class Decay { none, coupled, decoupled };
 
-// Beyond the caches the loop asks for what it needs `ahead` elements later, a stretch at a time: 1.1x where memory is
-// fast enough that the arithmetic shows. Within them that would only cost.
-constexpr std::size_t beyond_caches = 1 << 20, stretch = 128, ahead = 1024;
-
-// Asks for the element at base + k to be written; it may lie past the end of the array, so it is no pointer.
-template <class T>
-void prefetch(const T* base, std::size_t k) {
-    __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(base) + k * sizeof(T)), 1);
-}
-
-// Dense arrays of the same type. They do not overlap (plan.cpp checks), so the iterations are independent.
+// Dense arrays of the same type. The arrays do not overlap (plan.cpp checks), so its iterations are independent.
 template <Decay decay, template <class> class Rule, class T, std::size_t... i>
 void loop(const Rule<T> rule, T rate, std::size_t n, T* p, const T* g, void* const* states, std::index_sequence<i...>) {
     T* const state[] = {static_cast<T*>(states[i])..., nullptr};
-    const bool far = n >= beyond_caches;
-    for (std::size_t start = 0, end = 0; start < n; start = end) {
-        end = far && n - start > stretch ? start + stretch : n;
-        if (far)
-            for (std::size_t k = start + ahead; k < end + ahead; k += 64 / sizeof(T))
-                prefetch(p, k), prefetch(g, k), (prefetch(state[i], k), ...);
-        ADAMAS_INDEPENDENT
-        for (std::size_t k = start; k < end; ++k) {
-            const T p_k = p[k];
-            T g_k = g[k];
-            if constexpr (decay == Decay::coupled) g_k = g_k + rate * p_k;
-            T change = rule.change(p_k, g_k, state[i][k]...);
-            if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
-            p[k] = p_k - change;
-        }
+    ADAMAS_INDEPENDENT
+    for (std::size_t k = 0; k < n; ++k) {
+        const T p_k = p[k];
+        T g_k = g[k];
+        if constexpr (decay == Decay::coupled) g_k = g_k + rate * p_k;
+        T change = rule.change(p_k, g_k, state[i][k]...);
+        if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
+        p[k] = p_k - change;
     }
 }
 
@@ -123,6 +106,15 @@ void dense(const Coefficients& c, std::size_t n, T* p, const T* g, void* const* 
     }
 }
 
+// Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
+// them alike, so every wide load and store would touch two lines; small arrays are not worth the detour.
+template <class T>
+std::size_t to_cache_line(const T* first, std::size_t n) {
+    constexpr std::size_t line = 64, worth = 1024;
+    const std::size_t inside = reinterpret_cast<std::uintptr_t>(first) % line;
+    return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
+}
+
 template <template <class> class Rule, class T>
 void drive(const Block& block, std::size_t begin, std::size_t end) {
     void* state[max_state];
@@ -133,6 +125,11 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     T* const p = static_cast<T*>(block.p);
     const T* const g = static_cast<const T*>(block.g);
     if (!block.p_view && !block.g_view) {
+        if (const std::size_t head = to_cache_line(p + begin, end - begin); head > 0) {
+            from(begin);
+            dense<Rule, T>(*block.coefficients, head, p + begin, g + begin, state);
+            begin += head;
+        }
         from(begin);
         return dense<Rule, T>(*block.coefficients, end - begin, p + begin, g + begin, state);
     }

@@ -76,28 +76,30 @@ void in_child() {
 [[maybe_unused]] const int registered = pthread_atfork(before_fork, nullptr, in_child);
 
 // Whether more threads pay at present. NumPy's matrix products have a pool of their own, whose threads keep turning for
-// a while; where both pools want all cores, a step can wait 8 ms for a thread that has 50 microseconds of work. So a
-// step that took longer than it would have alone makes the next ones run alone, more of them each time it happens.
+// a while; where both pools want all cores, a step can wait 8 ms for a thread that has 50 microseconds of work. So
+// after a step that took longer than it would have alone, the next ones run alone: as many as cost 20 times what was
+// lost, and more each time that this happens.
 class Patience {
 public:
     bool together() {
-        const unsigned left = alone_.load(std::memory_order_relaxed);
+        const auto left = alone_.load(std::memory_order_relaxed);
         if (left > 0) alone_.store(left - 1, std::memory_order_relaxed);
-        return left == 0;
+        return left <= 0;
     }
 
     // n threads took `all` for what the first of them finished its share of after `own`.
     void judge(int n, Clock::duration all, Clock::duration own) {
-        const unsigned before = penalty_.load(std::memory_order_relaxed);
-        const bool paid = all <= n * own + tolerance;
-        const unsigned now = paid ? before / 2 : std::min(4 * before + 15, 1023u);
-        penalty_.store(now, std::memory_order_relaxed);
-        alone_.store(now, std::memory_order_relaxed);
+        const Clock::duration serial = n * own + Clock::duration(1), lost = all - serial;
+        const auto before = penalty_.load(std::memory_order_relaxed);
+        const bool paid = lost <= tolerance;
+        const auto penalty = paid ? before / 2 : std::min<Clock::rep>(4 * before + 15, 1023);
+        penalty_.store(penalty, std::memory_order_relaxed);
+        alone_.store(paid ? penalty : std::max(penalty, 20 * lost / serial), std::memory_order_relaxed);
     }
 
 private:
-    static constexpr auto tolerance = std::chrono::microseconds(50);  // what waking a thread takes
-    std::atomic<unsigned> alone_{0}, penalty_{0};
+    static constexpr Clock::duration tolerance = std::chrono::microseconds(50);  // what waking a thread takes
+    std::atomic<Clock::rep> alone_{0}, penalty_{0};                              // steps
 };
 
 Patience patience;

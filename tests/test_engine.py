@@ -86,7 +86,7 @@ def test_bits_of_many_arrays_in_one_call(isa, case, decay, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", RULES)
 def test_bits_beyond_the_caches(isa, case, dtype):
-    """Where the loop prefetches: more than a million elements per thread."""
+    """More than a million elements per thread."""
     rng = np.random.default_rng(3)
     optimizer = make(case, weight_decay=0.01)
     p = rng.standard_normal(2_200_077, dtype)
