@@ -103,7 +103,7 @@ class Optimizer:
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "groups":
             value = self._checked_groups(value)
-        elif name not in self.rule.ranges:
+        elif name not in self.rule.ranges and not name.startswith("_"):  # those are for subclasses
             names = [*self.rule.ranges, "groups"]
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
