@@ -73,7 +73,7 @@ def beside_stream(size: int) -> tuple[Any, Any]:
     def stream(run: int) -> None:
         nonlocal t
         t += 1
-        plan.run([p], [grads[run % 3]], ({},), ((0.0, 0.0),), t)
+        plan.run([p], [grads[run % 3]], ({},), ((1.0, 0.0, 0.0),), t)
 
     return lambda run: opt.update(p, grads[run % 3]), stream
 

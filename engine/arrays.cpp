@@ -7,6 +7,28 @@
 
 namespace adamas {
 
+Extent Array::extent() const {
+    const char *low = data, *high = data + itemsize();
+    for (int axis = 0; axis < axes; ++axis) {
+        const std::int64_t reach = (shape[axis] - 1) * stride(axis);
+        (reach < 0 ? low : high) += reach;
+    }
+    return {low, high};
+}
+
+bool Array::overlaps_itself() const {
+    std::vector<std::pair<std::int64_t, std::int64_t>> by_stride;  // stride, extent
+    for (int axis = 0; axis < axes; ++axis)
+        if (shape[axis] > 1) by_stride.emplace_back(std::abs(stride(axis)), shape[axis]);
+    std::sort(by_stride.begin(), by_stride.end());
+    std::int64_t reach = itemsize();
+    for (const auto& [stride, extent] : by_stride) {
+        if (stride < reach) return true;
+        reach += stride * (extent - 1);
+    }
+    return false;
+}
+
 bool import_numpy() {
     return _import_array() >= 0;
 }
@@ -15,35 +37,21 @@ PyArrayObject* as_array(PyObject* object) {
     return PyArray_Check(object) ? reinterpret_cast<PyArrayObject*>(object) : nullptr;
 }
 
-bool find_type(PyArrayObject* array, Type& type) {
+bool read_array(PyObject* object, Array& to) {
+    PyArrayObject* array = as_array(object);
+    if (!array) return false;
     const PyArray_Descr* descr = PyArray_DESCR(array);
     if (!PyArray_ISNBO(descr->byteorder)) return false;
-    type = descr->type_num == NPY_FLOAT ? Type::float32 : Type::float64;
-    return descr->type_num == NPY_FLOAT || descr->type_num == NPY_DOUBLE;
-}
-
-Extent extent(PyArrayObject* array) {
-    const char* low = PyArray_BYTES(array);
-    const char* high = low + PyArray_ITEMSIZE(array);
-    for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
-        const npy_intp reach = (PyArray_DIM(array, axis) - 1) * PyArray_STRIDE(array, axis);
-        (reach < 0 ? low : high) += reach;
-    }
-    return {low, high};
-}
-
-bool overlaps_itself(PyArrayObject* array) {
-    std::vector<std::pair<npy_intp, npy_intp>> axes;  // stride, extent
-    for (int axis = 0; axis < PyArray_NDIM(array); ++axis)
-        if (PyArray_DIM(array, axis) > 1)
-            axes.emplace_back(std::abs(PyArray_STRIDE(array, axis)), PyArray_DIM(array, axis));
-    std::sort(axes.begin(), axes.end());
-    npy_intp reach = PyArray_ITEMSIZE(array);
-    for (const auto& [stride, extent] : axes) {
-        if (stride < reach) return true;
-        reach += stride * (extent - 1);
-    }
-    return false;
+    if (descr->type_num != NPY_FLOAT && descr->type_num != NPY_DOUBLE) return false;
+    static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
+    to.data = PyArray_BYTES(array);
+    to.type = descr->type_num == NPY_FLOAT ? Type::float32 : Type::float64;
+    to.axes = PyArray_NDIM(array);
+    to.shape = reinterpret_cast<const std::int64_t*>(PyArray_DIMS(array));
+    to.strides = reinterpret_cast<const std::int64_t*>(PyArray_STRIDES(array));
+    to.unit = 1;
+    to.writeable = PyArray_ISWRITEABLE(array);
+    return true;
 }
 
 bool read_double(PyObject* object, double& to) {
@@ -62,29 +70,24 @@ bool read_double(PyObject* object, double& to) {
     return true;
 }
 
-Layout::Layout(PyArrayObject* array, PyArrayObject* model)
-    : shape(PyArray_DIMS(array), PyArray_DIMS(array) + PyArray_NDIM(array)),
-      order(shape.size()),
-      strides(shape.size()) {
-    find_type(array, type);
+Layout::Layout(const Array& array, const Array& model)
+    : type(array.type), shape(array.shape, array.shape + array.axes), order(shape.size()), strides(shape.size()) {
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-        return std::abs(PyArray_STRIDE(model, a)) > std::abs(PyArray_STRIDE(model, b));
-    });
-    std::int64_t stride = PyArray_ITEMSIZE(array);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return std::abs(model.stride(a)) > std::abs(model.stride(b)); });
+    std::int64_t stride = array.itemsize();
     for (auto axis = order.rbegin(); axis != order.rend(); stride *= shape[*axis++]) strides[*axis] = stride;
     for (const std::int64_t n : shape) size *= static_cast<std::size_t>(n);
 }
 
-bool Layout::fits(PyArrayObject* array) const {
-    return PyArray_NDIM(array) == static_cast<int>(shape.size()) &&
-           std::equal(shape.begin(), shape.end(), PyArray_DIMS(array));
+bool Layout::fits(const Array& array) const {
+    return array.axes == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape);
 }
 
-bool Layout::dense(PyArrayObject* array, Type its_type) const {
-    if (its_type != type || !PyArray_ISALIGNED(array)) return false;
+bool Layout::dense(const Array& array) const {
+    if (array.type != type || reinterpret_cast<std::uintptr_t>(array.data) % array.itemsize() != 0) return false;
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
-        if (shape[axis] > 1 && PyArray_STRIDE(array, static_cast<int>(axis)) != strides[axis]) return size == 0;
+        if (shape[axis] > 1 && array.stride(static_cast<int>(axis)) != strides[axis]) return size == 0;
     return true;
 }
 

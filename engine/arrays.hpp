@@ -1,4 +1,4 @@
-// NumPy arrays and numbers, as the plan reads them.
+// Arrays and numbers of Python objects, as the plans read them.
 #pragma once
 
 #include <cstdint>
@@ -16,21 +16,33 @@
 
 namespace adamas {
 
+// The memory between an array's first and last byte.
+using Extent = std::pair<const char*, const char*>;
+
+// An array in memory, whoever owns it: NumPy's, or a tensor (tensors.hpp). Valid while the owner is not changed.
+struct Array {
+    char* data = nullptr;
+    Type type = Type::float32;
+    int axes = 0;
+    const std::int64_t* shape = nullptr;
+    const std::int64_t* strides = nullptr;  // in units of
+    std::int64_t unit = 1;                  // bytes
+    bool writeable = true;
+
+    std::int64_t stride(int axis) const { return strides[axis] * unit; }
+    std::int64_t itemsize() const { return type == Type::float32 ? 4 : 8; }
+    Extent extent() const;
+    bool overlaps_itself() const;  // whether two elements may share memory, as in a broadcast view
+};
+
 // Loads NumPy's functions; false with a Python error set if that fails.
 bool import_numpy();
 
-// The object as an array, null if it is none.
+// The object as a NumPy array, null if it is none.
 PyArrayObject* as_array(PyObject* object);
 
-// The type of an array's elements; false if the engine has none for it, as for foreign byte order.
-bool find_type(PyArrayObject* array, Type& type);
-
-// The memory between an array's first and last byte.
-using Extent = std::pair<const char*, const char*>;
-Extent extent(PyArrayObject* array);
-
-// Whether two elements of an array may share memory, as in a broadcast view.
-bool overlaps_itself(PyArrayObject* array);
+// Reads a NumPy array; false for anything else, and for types that the engine has none for, as in foreign byte order.
+bool read_array(PyObject* object, Array& to);
 
 // A Python or NumPy number as a double; false for anything else, bool included.
 bool read_double(PyObject* object, double& to);
@@ -44,10 +56,10 @@ struct Layout {
     std::vector<std::int64_t> strides;  // of a dense array in that order: bytes per axis of `shape`
 
     Layout() = default;
-    Layout(PyArrayObject* array, PyArrayObject* model);  // the shape and type of array, the order of model
+    Layout(const Array& array, const Array& model);  // the shape and type of array, the order of model
 
-    bool fits(PyArrayObject* array) const;              // whether an array has this shape
-    bool dense(PyArrayObject* array, Type type) const;  // whether one that fits also has this type and order
+    bool fits(const Array& array) const;   // whether an array has this shape
+    bool dense(const Array& array) const;  // whether one that fits also has this type and order
 };
 
 }  // namespace adamas

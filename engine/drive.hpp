@@ -28,12 +28,13 @@ enum class Decay { none, coupled, decoupled };
 
 // Dense arrays of the same type. The arrays do not overlap (plan.cpp checks), so its iterations are independent.
 template <Decay decay, template <class> class Rule, class T, std::size_t... i>
-void loop(const Rule<T> rule, T rate, std::size_t n, T* p, const T* g, void* const* states, std::index_sequence<i...>) {
+void loop(const Rule<T> rule, T scale, T rate, std::size_t n, T* p, const T* g, void* const* states,
+          std::index_sequence<i...>) {
     T* const state[] = {static_cast<T*>(states[i])..., nullptr};
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
         const T p_k = p[k];
-        T g_k = g[k];
+        T g_k = scale * g[k];
         if constexpr (decay == Decay::coupled) g_k = g_k + rate * p_k;
         T change = rule.change(p_k, g_k, state[i][k]...);
         if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
@@ -97,12 +98,13 @@ template <template <class> class Rule, class T>
 void dense(const Coefficients& c, std::size_t n, T* p, const T* g, void* const* state) {
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
+    const auto scale = static_cast<T>(c.scale);
     if (c.l2 != 0) {
-        loop<Decay::coupled>(rule, static_cast<T>(c.l2), n, p, g, state, states);
+        loop<Decay::coupled>(rule, scale, static_cast<T>(c.l2), n, p, g, state, states);
     } else if (c.decay != 0) {
-        loop<Decay::decoupled>(rule, static_cast<T>(c.decay), n, p, g, state, states);
+        loop<Decay::decoupled>(rule, scale, static_cast<T>(c.decay), n, p, g, state, states);
     } else {
-        loop<Decay::none>(rule, T{}, n, p, g, state, states);
+        loop<Decay::none>(rule, scale, T{}, n, p, g, state, states);
     }
 }
 

@@ -22,10 +22,10 @@ struct View {
     const std::int64_t* strides;
 };
 
-// The coefficients of one step: the rule's, in its order, and those of the decay stage.
+// The coefficients of one step: the rule's, in its order, and those of the stages around it.
 struct Coefficients {
     double rule[max_coefficients];
-    double l2, decay;
+    double scale, l2, decay;
 };
 
 // One parameter array with its gradient and state. State is dense; p and g are dense unless a view is given.

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "plan.hpp"
+#include "tensors.hpp"
 
 namespace adamas {
 
@@ -47,10 +48,15 @@ NB_MODULE(_engine, m) {
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t>(), nb::arg("rule"), nb::arg("segments"),
              nb::arg("skeleton").none(), nb::arg("t"))
-        .def("step", &Plan::step, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("decays"),
+        .def("step", &Plan::step, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"))
-        .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("decays"),
+        .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"));
+    nb::class_<TensorPlan>(m, "TensorPlan")
+        .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict>(), nb::arg("rule"),
+             nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"), nb::arg("all_states"))
+        .def("others", &TensorPlan::others)
+        .def("step", &TensorPlan::step, nb::arg("groups"), nb::arg("all_states"), nb::arg("numbers"));
 }
 
 }  // namespace adamas

@@ -9,12 +9,6 @@ namespace adamas {
 
 namespace {
 
-constexpr std::size_t release_gil = 4096;  // elements from which a step lets other Python threads run
-
-std::size_t count_words(const char* text) {
-    return *text ? static_cast<std::size_t>(std::count(text, text + std::char_traits<char>::length(text), ' ')) + 1 : 0;
-}
-
 // A child of a gradient list or tuple of the right length, else null.
 PyObject** sequence(PyObject* object, std::size_t size) {
     if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return nullptr;
@@ -41,24 +35,21 @@ Segment make_segment(nb::handle source, std::size_t state_count) {
     for (nb::handle array : state) segment.state.push_back(nb::borrow(array));
 
     // The state was made in the memory order of the parameter; a rule without state follows the parameter.
-    PyArrayObject* array = as_array(like.ptr());
-    PyArrayObject* model = state_count ? as_array(segment.state.at(0).ptr()) : array;
-    Type type;
-    bool right = array && find_type(array, type) && segment.state.size() == state_count && model &&
-                 PyArray_NDIM(model) == PyArray_NDIM(array);
+    Array array, model;
+    bool right = read_array(like.ptr(), array) && segment.state.size() == state_count &&
+                 read_array(state_count ? segment.state[0].ptr() : like.ptr(), model) && model.axes == array.axes;
     if (right) {
         segment.layout = Layout(array, model);
-        for (const nb::object& one : segment.state) {
-            PyArrayObject* moment = as_array(one.ptr());
-            right = right && moment && find_type(moment, type) && PyArray_ISWRITEABLE(moment) &&
-                    segment.layout.fits(moment) && segment.layout.dense(moment, type);
+        for (std::size_t i = 0; i < state_count; ++i) {
+            Array moment;
+            right = right && read_array(segment.state[i].ptr(), moment) && moment.writeable &&
+                    segment.layout.fits(moment) && segment.layout.dense(moment);
+            segment.state_data[i] = moment.data;
         }
     }
     if (!right) throw std::invalid_argument("a segment needs state arrays that are dense and like their parameter");
-    for (std::size_t i = 0; i < state_count; ++i)
-        segment.state_data[i] = PyArray_DATA(as_array(segment.state[i].ptr()));
     if (packed) {
-        segment.numbers = static_cast<double*>(PyArray_DATA(array));
+        segment.numbers = reinterpret_cast<double*>(array.data);
         segment.number_grads.resize(segment.layout.size);
         segment.keep = like;
     }
@@ -93,63 +84,21 @@ Node compile(nb::handle skeleton, const std::vector<Segment>& segments) {
     return node;
 }
 
-const Table*& chosen() {
-    static const Table* table = supported().front();
-    return table;
-}
-
 }  // namespace
 
-const Table& active_table() {
-    return *chosen();
-}
-
-void use_table(const std::string& isa) {
-    for (const Table* table : supported()) {
-        if (isa == table->isa) {
-            chosen() = table;
-            return;
-        }
-    }
-    throw std::invalid_argument("this machine does not run '" + isa + "'");
-}
-
-Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t)
-    : rule_(find_rule(rule)), t_(t) {
-    const RuleInfo& info = active_table().rules[rule_];
-    coefficient_count_ = count_words(info.coefficients);
-    state_count_ = count_words(info.state_names);
-    for (nb::handle item : segments) segments_.push_back(make_segment(item, state_count_));
+Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t) : work_(rule), t_(t) {
+    for (nb::handle item : segments) segments_.push_back(make_segment(item, work_.state_count()));
     root_ = compile(skeleton, segments_);
 }
 
 // Reads the coefficients; throws if another thread is, or has been, in the same step.
-void Plan::begin(nb::tuple coefficients, nb::tuple decays, std::uint64_t t) {
-    if (running_ || t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
-    const auto wrong = [](bool is_wrong) {
-        if (is_wrong) throw std::invalid_argument("per group: a dict of the rule's coefficients, and (l2, decay)");
-    };
-    wrong(coefficients.size() != decays.size());
-    coefficients_.resize(coefficients.size());
-    for (std::size_t i = 0; i < coefficients_.size(); ++i) {
-        PyObject* dict = PyTuple_GET_ITEM(coefficients.ptr(), i);
-        PyObject* decay = PyTuple_GET_ITEM(decays.ptr(), i);
-        wrong(!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(coefficient_count_) ||
-              !PyTuple_Check(decay) || PyTuple_GET_SIZE(decay) != 2);
-        Py_ssize_t position = 0;
-        PyObject *key, *value;
-        for (double* c = coefficients_[i].rule; PyDict_Next(dict, &position, &key, &value); ++c)
-            *c = PyFloat_AsDouble(value);
-        coefficients_[i].l2 = PyFloat_AsDouble(PyTuple_GET_ITEM(decay, 0));
-        coefficients_[i].decay = PyFloat_AsDouble(PyTuple_GET_ITEM(decay, 1));
-    }
-    if (PyErr_Occurred()) throw nb::python_error();
-    blocks_.clear();
-    views_.clear();
-    dimensions_.clear();
-    params_.clear();
-    grads_.clear();
-    held_.clear();
+void Plan::begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
+    work_.begin();
+    if (t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
+    if (coefficients.size() != stages.size()) throw std::invalid_argument("coefficients and stages: one per group");
+    coefficients_.clear();
+    for (std::size_t i = 0; i < coefficients.size(); ++i)
+        coefficients_.push_back(&work_.add_coefficients(coefficients[i], stages[i]));
 }
 
 bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
@@ -159,49 +108,11 @@ bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
     return known && read_double(p, segment.numbers[node.index]) && read_double(g, segment.number_grads[node.index]);
 }
 
-// Adds a block of a segment, dense until a view is given.
-Block& Plan::add_block(const Segment& segment, void* p, const void* g) {
-    Block& block = blocks_.emplace_back();
-    block.size = segment.layout.size;
-    block.type = segment.layout.type;
-    block.p = p;
-    block.g = g;
-    block.coefficients = &coefficients_.at(segment.group);
-    std::copy(segment.state_data, segment.state_data + state_count_, block.state);
-    return block;
-}
-
-// Returns null for a dense array, else how to walk it.
-const View* Plan::view(const Layout& layout, PyArrayObject* array, Type type) {
-    if (layout.dense(array, type)) return nullptr;
-    const std::size_t axes = layout.order.size();
-    std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * axes);
-    for (std::size_t i = 0; i < axes; ++i) {
-        dimensions[i] = PyArray_DIM(array, layout.order[i]);
-        dimensions[axes + i] = PyArray_STRIDE(array, layout.order[i]);
-    }
-    return &views_.emplace_back(View{PyArray_BYTES(array), type, axes, dimensions.data(), dimensions.data() + axes});
-}
-
 bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
     if (g == Py_None) return true;
-    PyArrayObject* param = as_array(p);
-    PyArrayObject* grad = as_array(g);
-    Type p_type, g_type;
-    if (!param || !grad || !find_type(param, p_type) || !find_type(grad, g_type)) return false;
-    const Layout& layout = segment.layout;
-    if (p_type != layout.type || !layout.fits(param) || !layout.fits(grad) || !PyArray_ISWRITEABLE(param)) return false;
-    if (layout.size == 0) return true;
-    const View* p_view = view(layout, param, p_type);
-    if (p_view && overlaps_itself(param)) return false;
-    Block& block = add_block(segment, PyArray_DATA(param), PyArray_DATA(grad));
-    block.p_view = p_view;
-    block.g_view = view(layout, grad, g_type);
-    params_.push_back(extent(param));
-    grads_.push_back(extent(grad));
-    held_.push_back(nb::borrow(p));
-    held_.push_back(nb::borrow(g));
-    return true;
+    Array param, grad;
+    return read_array(p, param) && read_array(g, grad) &&
+           work_.add_arrays(segment.layout, segment.state_data, param, grad, coefficients_.at(segment.group), p, g);
 }
 
 bool Plan::read(const Node& node, PyObject* p, PyObject* g, bool top) {
@@ -251,45 +162,6 @@ bool Plan::read(const Node& node, PyObject* p, PyObject* g, bool top) {
     return false;
 }
 
-// Whether two parameters, or a gradient and any parameter, may share memory.
-bool Plan::overlaps() {
-    if (params_ != known_) {
-        sorted_ = params_;
-        std::sort(sorted_.begin(), sorted_.end());
-        for (std::size_t i = 1; i < sorted_.size(); ++i) {
-            if (sorted_[i - 1].second > sorted_[i].first) {
-                known_.clear();
-                return true;
-            }
-        }
-        known_ = params_;
-    }
-    for (const Extent& grad : grads_) {
-        // The first parameter that ends after the gradient begins: since none overlap, ends are sorted too.
-        const auto next = std::lower_bound(sorted_.begin(), sorted_.end(), grad.first,
-                                           [](const Extent& p, const char* at) { return p.second <= at; });
-        if (next != sorted_.end() && next->first < grad.second) return true;
-    }
-    return false;
-}
-
-void Plan::execute(std::uint64_t t) {
-    std::size_t total = 0;
-    for (const Block& block : blocks_) total += block.size;
-    t_ = t;
-    if (total < release_gil) {
-        adamas::run(active_table(), rule_, blocks_);
-    } else {
-        running_ = true;
-        {
-            nb::gil_scoped_release released;
-            adamas::run(active_table(), rule_, blocks_);
-        }
-        running_ = false;
-    }
-    held_.clear();
-}
-
 // Puts new floats where the old ones were; returns the tree, whose tuples and bare floats are new.
 nb::object Plan::write(const Node& node, nb::handle p) const {
     if (!node.has_numbers) return nb::borrow(p);
@@ -318,26 +190,30 @@ nb::object Plan::write(const Node& node, nb::handle p) const {
     return tuple.is_valid() ? tuple : nb::borrow(p);
 }
 
-nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t) {
-    begin(coefficients, decays, t);
-    if (!read(root_, params.ptr(), grads.ptr(), true) || overlaps()) {
-        held_.clear();
+nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
+    begin(coefficients, stages, t);
+    if (!read(root_, params.ptr(), grads.ptr(), true) || work_.overlaps()) {
+        work_.drop();
         return nb::none();
     }
     if (root_.has_numbers)
         for (Segment& segment : segments_)
-            if (segment.numbers) add_block(segment, segment.numbers, segment.number_grads.data());
-    execute(t);
+            if (segment.numbers)
+                work_.add_block(segment.layout, segment.state_data, segment.numbers, segment.number_grads.data(),
+                                coefficients_.at(segment.group));
+    t_ = t;
+    work_.run();
     return write(root_, params);
 }
 
-void Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t) {
-    begin(coefficients, decays, t);
+void Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
+    begin(coefficients, stages, t);
     bool right = params.size() == segments_.size() && grads.size() == segments_.size();
     for (std::size_t i = 0; right && i < segments_.size(); ++i)
         right = read_arrays(segments_[i], PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i));
     if (!right) throw std::invalid_argument("one array and one gradient per segment, of its shape and type");
-    execute(t);
+    t_ = t;
+    work_.run();
 }
 
 }  // namespace adamas

@@ -3,22 +3,12 @@
 // it, checks everything again and says what is the matter.
 #pragma once
 
-#include <nanobind/nanobind.h>
-
-#include <deque>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "arrays.hpp"
+#include "work.hpp"
 
 namespace adamas {
-
-namespace nb = nanobind;
-
-// The instruction set that all plans use.
-const Table& active_table();
-void use_table(const std::string& isa);  // throws std::invalid_argument
 
 // An array of the tree, or all the Python floats of a group packed into one array.
 struct Segment {
@@ -49,37 +39,24 @@ public:
     Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t);
 
     // Takes step t of a tree; returns it, or None if it is not recognised: then nothing has changed. Per group there is
-    // a dict of the rule's coefficients in its order, and the pair (l2, decay).
-    nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
+    // a dict of the rule's coefficients in its order, and (scale, l2, decay).
+    nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
 
     // Takes step t of one array per segment, gradients None where there are none. The caller has checked them.
-    void run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
+    void run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
 
 private:
     bool read(const Node& node, PyObject* p, PyObject* g, bool top);
     bool read_number(const Node& node, PyObject* p, PyObject* g);
     bool read_arrays(Segment& segment, PyObject* p, PyObject* g);
-    bool overlaps();
     nb::object write(const Node& node, nb::handle p) const;
-    void begin(nb::tuple coefficients, nb::tuple decays, std::uint64_t t);
-    void execute(std::uint64_t t);
-    Block& add_block(const Segment& segment, void* p, const void* g);
-    const View* view(const Layout& layout, PyArrayObject* array, Type type);
+    void begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
 
-    std::size_t rule_, coefficient_count_, state_count_;
+    Work work_;
     std::uint64_t t_;
-    bool running_ = false;  // while the GIL is released
     std::vector<Segment> segments_;
+    std::vector<const Coefficients*> coefficients_;  // of the current step, by group
     Node root_;
-
-    // Of the current step; kept to save allocations.
-    std::vector<Coefficients> coefficients_;
-    std::vector<Block> blocks_;
-    std::deque<View> views_;
-    std::deque<std::vector<std::int64_t>> dimensions_;  // of views_
-    std::vector<Extent> params_, grads_;                // the memory that each array covers
-    std::vector<Extent> known_, sorted_;                // params_ of the last step without overlaps, and sorted
-    std::vector<nb::object> held_;                      // arrays in use, so that nobody frees them
 };
 
 }  // namespace adamas

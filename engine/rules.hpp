@@ -64,6 +64,12 @@ T square(T x) {
 }
 
 template <class T>
+T variance(T mean_of_squares, T mean) {
+    const T difference = mean_of_squares - square(mean);
+    return difference < 0 ? T{0} : difference;
+}
+
+template <class T>
 T ratio(T a, T b) {
     return a / (b == 0 ? std::numeric_limits<T>::infinity() : b);
 }
@@ -82,12 +88,13 @@ template <class T>
 struct Momentum {
     static constexpr const char* name = "Momentum";
     static constexpr const char* state_names = "b";
-    static constexpr const char* coefficients = "learning_rate momentum nesterov";
+    static constexpr const char* coefficients = "learning_rate momentum nesterov gain";
     Number<T> learning_rate, momentum;
     Flag nesterov;
+    Number<T> gain;
 
     T change(T, T g, T& b) const {
-        b = momentum * b + g;
+        b = momentum * b + gain * g;
         return learning_rate * (nesterov ? g + momentum * b : b);
     }
 };
@@ -117,6 +124,55 @@ struct RMSProp {
     T change(T, T g, T& v) const {
         v = lerp(v, square(g), beta2);
         return learning_rate * ratio(g, sqrt(v) + epsilon);
+    }
+};
+
+template <class T>
+struct RMSPropMomentum {
+    static constexpr const char* name = "RMSPropMomentum";
+    static constexpr const char* state_names = "v b";
+    static constexpr const char* coefficients = "learning_rate beta2 epsilon momentum";
+    Number<T> learning_rate;
+    Average<T> beta2;
+    Number<T> epsilon, momentum;
+
+    T change(T, T g, T& v, T& b) const {
+        v = lerp(v, square(g), beta2);
+        b = momentum * b + ratio(g, sqrt(v) + epsilon);
+        return learning_rate * b;
+    }
+};
+
+template <class T>
+struct CenteredRMSProp {
+    static constexpr const char* name = "CenteredRMSProp";
+    static constexpr const char* state_names = "v n";
+    static constexpr const char* coefficients = "learning_rate beta2 epsilon";
+    Number<T> learning_rate;
+    Average<T> beta2;
+    Number<T> epsilon;
+
+    T change(T, T g, T& v, T& n) const {
+        v = lerp(v, square(g), beta2);
+        n = lerp(n, g, beta2);
+        return learning_rate * ratio(g, sqrt(variance(v, n)) + epsilon);
+    }
+};
+
+template <class T>
+struct CenteredRMSPropMomentum {
+    static constexpr const char* name = "CenteredRMSPropMomentum";
+    static constexpr const char* state_names = "v n b";
+    static constexpr const char* coefficients = "learning_rate beta2 epsilon momentum";
+    Number<T> learning_rate;
+    Average<T> beta2;
+    Number<T> epsilon, momentum;
+
+    T change(T, T g, T& v, T& n, T& b) const {
+        v = lerp(v, square(g), beta2);
+        n = lerp(n, g, beta2);
+        b = momentum * b + ratio(g, sqrt(variance(v, n)) + epsilon);
+        return learning_rate * b;
     }
 };
 
@@ -171,6 +227,7 @@ struct Stream {
 template <template <class> class... Rule>
 struct List {};
 
-using Rules = List<SGD, Momentum, AdaGrad, RMSProp, Adam, AMSGrad, Stream>;
+using Rules = List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam,
+                   AMSGrad, Stream>;
 
 }  // namespace adamas::ADAMAS_ISA

@@ -15,7 +15,10 @@ DECAYS = {
     "L2": {"weight_decay": 0.01, "decoupled": False},
     "decoupled": {"weight_decay": 0.01, "decoupled": True},
 }
-RULES = {name: {} for name in rules.RULES} | {"Momentum, nesterov": {"nesterov": True}}
+RULES = {name: {} for name in rules.RULES} | {
+    "Momentum, nesterov": {"nesterov": True},
+    "Momentum, damped": {"dampening": 0.5},
+}
 """Every rule, and the forms of a rule that its flags make: name -> hyper-parameters."""
 ISA_LEVELS = [] if engine is None else engine.isa_levels()
 
@@ -58,5 +61,5 @@ class EngineSteps:
 
     def step(self, gradients: list[Any]) -> None:
         self.t += 1
-        numbers, decays = self.optimizer.rule.numbers_at(self.optimizer._hyperparameters[0], self.t)
-        assert self.plan.step(self.params, gradients, (numbers,), (decays,), self.t) is self.params
+        numbers, stages = self.optimizer.rule.numbers_at(self.optimizer._hyperparameters[0], self.t)
+        assert self.plan.step(self.params, gradients, (numbers,), (stages,), self.t) is self.params

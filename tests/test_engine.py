@@ -141,9 +141,9 @@ def test_a_plan_that_does_not_fit_is_refused():
         engine.use_isa("x87")
     plan = engine.Plan("SGD", [(0, p, (), False)], [], 0)
     with pytest.raises(ValueError, match="coefficients"):
-        plan.run([p], [p], ({},), ((0.0, 0.0),), 1)
+        plan.run([p], [p], ({},), ((1.0, 0.0, 0.0),), 1)
     with pytest.raises(RuntimeError, match="already"):
-        plan.run([p], [p.copy()], ({"learning_rate": 1.0},), ((0.0, 0.0),), 2)
+        plan.run([p], [p.copy()], ({"learning_rate": 1.0},), ((1.0, 0.0, 0.0),), 2)
 
 
 def test_denormals_are_flushed_in_the_kernel_and_nowhere_else():

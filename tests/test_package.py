@@ -52,9 +52,13 @@ def test_the_defaults():
     moments = "beta1=0.9, beta2=0.999, epsilon=1e-08"
     assert defaults == {
         "SGD": f"SGD(learning_rate=0.001, {decay}",
-        "Momentum": f"Momentum(learning_rate=0.001, momentum=0.9, nesterov=False, {decay}",
+        "Momentum": f"Momentum(learning_rate=0.001, momentum=0.9, nesterov=False, dampening=0.0, {decay}",
         "AdaGrad": f"AdaGrad(learning_rate=0.01, epsilon=1e-10, {decay}",
         "RMSProp": f"RMSProp(learning_rate=0.01, beta2=0.99, epsilon=1e-08, {decay}",
+        "RMSPropMomentum": f"RMSPropMomentum(learning_rate=0.01, beta2=0.99, epsilon=1e-08, momentum=0.9, {decay}",
+        "CenteredRMSProp": f"CenteredRMSProp(learning_rate=0.01, beta2=0.99, epsilon=1e-08, {decay}",
+        "CenteredRMSPropMomentum": "CenteredRMSPropMomentum(learning_rate=0.01, beta2=0.99, epsilon=1e-08, "
+        f"momentum=0.9, {decay}",
         "Adam": f"Adam(learning_rate=0.001, {moments}, {decay}",
         "AdamW": f"AdamW(learning_rate=0.001, {moments}, weight_decay=0.01, decoupled=True)",
         "AMSGrad": f"AMSGrad(learning_rate=0.001, {moments}, {decay}",

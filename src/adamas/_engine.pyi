@@ -1,5 +1,6 @@
 """The compiled engine (engine/module.cpp)."""
 
+from collections.abc import Callable
 from typing import Any
 
 def rules() -> dict[str, tuple[list[str], list[str]]]:
@@ -19,6 +20,37 @@ def get_num_threads() -> int: ...
 def set_flush_denormals(on: bool) -> bool:
     """Set whether this thread reads and writes denormal numbers as zero; return whether it did."""
 
+class TensorPlan:
+    """The steps of the parameters in some groups of a torch.optim.Optimizer that share a rule.
+
+    tensor: torch.Tensor. entries: for each parameter of the groups, in order (place of the group, parameter, its dict
+        of state or None if it has none yet, the tensor that shows its count of steps there or None).
+    names: of the state in those dicts, in the rule's order. counts: float64, the steps taken by each entry.
+    all_states: optimizer.state. ValueError if the engine cannot step the entries.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        tensor: type,
+        entries: list[tuple[int, Any, dict[str, Any] | None, Any]],
+        names: list[str],
+        counts: Any,
+        all_states: dict[Any, Any],
+    ) -> None: ...
+    def step(
+        self,
+        groups: list[dict[str, Any]],
+        all_states: dict[Any, Any],
+        numbers: Callable[[int, float], tuple[dict[str, float], tuple[float, float, float]]],
+    ) -> bool:
+        """Step every parameter that has a gradient; return False, with nothing changed, if something is new or is not
+        for the engine: objects, types, layouts, devices, memory that is shared.
+
+        numbers: called with (place of a group, t), once for each t in a group, for the coefficients and stages of step
+        t = 1.0, 2.0, ...
+        """
+
 class Plan:
     """The steps of one tree of parameters.
 
@@ -27,7 +59,7 @@ class Plan:
         cannot walk it.
     t: the steps taken so far, and, of both methods, the step to take; RuntimeError if it is not the next one: then
         another thread is in an update.
-    coefficients, decays: for each group, a dict of the rule's coefficients in its order, and the pair (l2, decay).
+    coefficients, stages: for each group, a dict of the rule's coefficients in its order, and (scale, l2, decay).
     """
 
     def __init__(
@@ -38,7 +70,7 @@ class Plan:
         params: Any,
         grads: Any,
         coefficients: tuple[dict[str, float], ...],
-        decays: tuple[tuple[float, float], ...],
+        stages: tuple[tuple[float, float, float], ...],
         t: int,
     ) -> Any:
         """Step a tree and return it; return None, with nothing changed, if it is not the one that was learned."""
@@ -48,7 +80,7 @@ class Plan:
         params: list[Any],
         grads: list[Any],
         coefficients: tuple[dict[str, float], ...],
-        decays: tuple[tuple[float, float], ...],
+        stages: tuple[tuple[float, float, float], ...],
         t: int,
     ) -> None:
         """Step one array per segment, which the caller has checked; a gradient may be None."""

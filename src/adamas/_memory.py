@@ -85,7 +85,7 @@ class Memory:
     def step(self, params: Any, grads: Any, numbers: tuple[Any, Any, int], groups: Mapping[str, int]) -> Any:
         """Check and step a tree; return it.
 
-        numbers: coefficients, decays and t, as the plan takes them; groups: the place in those of each path, else 0.
+        numbers: coefficients, stages and t, as the plan takes them; groups: the place in those of each path, else 0.
         """
         with self.busy():
             paths, values, gradients = self.checked(params, grads)

@@ -14,7 +14,7 @@ import numpy as np
 
 from adamas import _tree
 from adamas._memory import Memory
-from adamas.rules import RULES, Rule
+from adamas.rules import RULES, Rule, Stages
 
 T = TypeVar("T")
 Groups = Sequence[tuple[str, Mapping[str, Any]]]
@@ -37,7 +37,7 @@ class Optimizer:
 
     _memory: Memory = field(init=False)
     _hyperparameters: list[dict[str, Any]] = field(init=False)  # of each group, the first for all that match none
-    _decays: tuple[tuple[float, float], ...] | None = field(init=False)  # None: they vary from step to step
+    _stages: tuple[Stages, ...] | None = field(init=False)  # None: they vary from step to step
 
     if TYPE_CHECKING:  # the rule brings it
 
@@ -61,18 +61,18 @@ class Optimizer:
         Raises TypeError or ValueError, naming the parameter, before anything is changed; RuntimeError if an update of
         this optimizer is running already in another thread. Other threads run while large arrays are stepped.
         """
-        memory, decays = self._memory, self._decays
+        memory, stages = self._memory, self._stages
         t = memory.t + 1
-        if decays is None:
+        if stages is None:
             with memory.busy():  # while the schedules, which may be anything, are called
-                coefficients, decays = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+                coefficients, stages = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
         else:
             coefficients = (self.coefficients(t),)
         if copy:
             params = _copied(params)
-        new: T | None = memory.plan.step(params, grads, coefficients, decays, t)
+        new: T | None = memory.plan.step(params, grads, coefficients, stages, t)
         if new is None:
-            new = memory.step(params, grads, (coefficients, decays, t), self._groups_of(params))
+            new = memory.step(params, grads, (coefficients, stages, t), self._groups_of(params))
         memory.t = t
         return new
 
@@ -132,10 +132,10 @@ class Optimizer:
         own = {name: getattr(self, name) for name in self.rule.ranges}
         everyone = [own, *({**own, **values} for _, values in self.groups)]
         scheduled = any(callable(value) for h in everyone for value in h.values())
-        decays = None if scheduled or self.groups else (self.rule.numbers_at(own, 1)[1],)
+        stages = None if scheduled or self.groups else (self.rule.numbers_at(own, 1)[1],)
         self._memory.forget_plan()  # groups may have changed
         object.__setattr__(self, "_hyperparameters", everyone)
-        object.__setattr__(self, "_decays", decays)
+        object.__setattr__(self, "_stages", stages)
 
     def _groups_of(self, params: Any) -> dict[str, int]:
         """Return the group (1, 2, ...) of each path that matches one; warn of patterns that match nothing."""

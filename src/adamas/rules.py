@@ -26,7 +26,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 # The rules, which the package takes over by these names; `step`, `lerp`, `scalars`, `RULES` and `Rule` are public too.
-__all__ = ["SGD", "AMSGrad", "AdaGrad", "Adam", "AdamW", "Momentum", "RMSProp"]
+__all__ = [
+    "SGD",
+    "AMSGrad",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "CenteredRMSProp",
+    "CenteredRMSPropMomentum",
+    "Momentum",
+    "RMSProp",
+    "RMSPropMomentum",
+]
 
 # --- hyper-parameters -------------------------------------------------------------------------------------------------
 
@@ -105,17 +116,35 @@ def square(xp: Any, x: Any) -> Any:
     return saturate(xp, x * x)
 
 
+def variance(xp: Any, mean_of_squares: Any, mean: Any) -> Any:
+    """Return the mean of squares less the square of the mean, and 0 where rounding would make it negative."""
+    difference = mean_of_squares - square(xp, mean)
+    return xp.where(difference < 0, 0.0, difference)
+
+
 def ratio(xp: Any, a: Any, b: Any) -> Any:
     """Return a / b, and 0 where b is 0: a parameter without any gradient so far does not move."""
     return a / xp.where(b == 0, math.inf, b)
 
 
+Stages = tuple[float, float, float]
+"""The numbers of the stages around a rule: scale, l2 and decay."""
+
+
+def named(coefficients: dict[str, float], stages: Stages) -> SimpleNamespace:
+    """Return the numbers of a step by name, as `step` takes them."""
+    scale, l2, decay = stages
+    return SimpleNamespace(**coefficients, scale=scale, l2=l2, decay=decay)
+
+
 def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
     """Take one step of one parameter (array): the rule and the stages around it, in their order.
 
-    `c` holds the coefficients of the step (`Rule.at`). Returns the new p, then the new state. Coupled (L2) decay adds
-    to the gradient; decoupled decay (Loshchilov and Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
+    `c` holds the numbers of the step (`Rule.at`, `named`). Returns the new p, then the new state. The gradient is
+    scaled first: by -1 to ascend, otherwise by 1. Coupled (L2) decay adds to the gradient; decoupled decay (Loshchilov
+    and Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
     """
+    g = c.scale * g
     if c.l2:
         g = g + c.l2 * p
     change, *state = rule.change(xp, c, p, g, *state)
@@ -197,8 +226,8 @@ class Rule(Optimizer):
         return value if callable(value) else allowed.check(name, value, where)
 
     @classmethod
-    def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], tuple[float, float]]:
-        """Return the rule's coefficients of step t, and those of the decay stage, l2 and decay.
+    def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], Stages]:
+        """Return the rule's coefficients of step t, and those of the stages around it: scale, l2 and decay.
 
         The hyper-parameters that are functions are called with t - 1; raises if they return what is out of range.
         """
@@ -207,12 +236,12 @@ class Rule(Optimizer):
             if allowed is not None and callable(value := hyperparameters[name]):
                 setattr(h, name, allowed.check(name, value(t - 1), f" from its schedule at step {t - 1}"))
         decays = (0.0, h.learning_rate * h.weight_decay) if h.decoupled else (h.weight_decay, 0.0)
-        return cls.coefficients(h, t), decays  # type: ignore[arg-type]
+        return cls.coefficients(h, t), (1.0, *decays)  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
         """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them."""
-        numbers, (l2, decay) = self.numbers_at({name: getattr(self, name) for name in self.ranges}, t)
-        return SimpleNamespace(**numbers, l2=l2, decay=decay)
+        numbers, stages = self.numbers_at({name: getattr(self, name) for name in self.ranges}, t)
+        return named(numbers, stages)
 
 
 RULES: dict[str, type[Rule]] = {}
@@ -260,11 +289,12 @@ class Momentum(Rule):
     r"""Gradient descent with momentum: a heavy ball, or Nesterov's look-ahead.
 
     .. math::
-        b_t &= \mu b_{t-1} + g_t \\
+        b_t &= \mu b_{t-1} + (1 - \tau) g_t, \qquad b_1 = g_1 \\
         \theta_t &= \theta_{t-1} - \eta b_t \qquad\text{(Nesterov: } \theta_{t-1} - \eta (g_t + \mu b_t)\text{)}
 
-    The same as torch.optim.SGD with momentum and dampening 0. The sum is not averaged: a constant gradient moves the
-    parameter by 1/(1 - momentum) times the learning rate.
+    The same as torch.optim.SGD with momentum, in the first step too, which no dampening tau makes smaller. Without
+    dampening the sum is not averaged: a constant gradient moves the parameter by 1/(1 - momentum) times the learning
+    rate; with dampening = momentum it is a running mean that starts at the first gradient.
 
     References: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", eq. (9); Sutskever et
     al. 2013, "On the importance of initialization and momentum in deep learning", eqs. (1)-(4).
@@ -273,15 +303,21 @@ class Momentum(Rule):
     learning_rate: NonNegative = 1e-3
     momentum: Fraction = 0.9
     nesterov: bool = False
+    dampening: Fraction = 0.0
 
     state_names = ("b",)
 
     def coefficients(self, t):
-        return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
+        return {
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "gain": 1.0 if t == 1 else 1 - self.dampening,
+        }
 
     @staticmethod
     def change(xp, c, p, g, b):
-        b = c.momentum * b + g
+        b = c.momentum * b + c.gain * g
         return c.learning_rate * (g + c.momentum * b if c.nesterov else b), b
 
 
@@ -320,7 +356,7 @@ class RMSProp(Rule):
         v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
         \theta_t &= \theta_{t-1} - \eta\, g_t / (\sqrt{v_t} + \epsilon)
 
-    The same as torch.optim.RMSprop (whose alpha is beta2), not centred and without momentum. The mean starts at zero
+    The same as torch.optim.RMSprop (whose alpha is beta2), not centered and without momentum. The mean starts at zero
     and is not corrected for it, so the first steps are long: 1/sqrt(1 - beta2) learning rates.
 
     References: Tieleman and Hinton 2012, "Neural Networks for Machine Learning", lecture 6e.
@@ -339,6 +375,80 @@ class RMSProp(Rule):
     def change(xp, c, p, g, v):
         v = lerp(v, square(xp, g), c.beta2)
         return c.learning_rate * ratio(xp, g, xp.sqrt(v) + c.epsilon), v
+
+
+@rule
+class RMSPropMomentum(RMSProp):
+    r"""RMSProp with momentum: a running sum of RMSProp's changes.
+
+    .. math::
+        b_t &= \mu b_{t-1} + g_t / (\sqrt{v_t} + \epsilon) \\
+        \theta_t &= \theta_{t-1} - \eta b_t
+
+    with RMSProp's mean of squares. The same as torch.optim.RMSprop with momentum.
+
+    References: Tieleman and Hinton 2012, "Neural Networks for Machine Learning", lecture 6e.
+    """
+
+    momentum: Fraction = 0.9
+
+    state_names = ("v", "b")
+
+    def coefficients(self, t):
+        return RMSProp.coefficients(self, t) | {"momentum": self.momentum}
+
+    @staticmethod
+    def change(xp, c, p, g, v, b):
+        v = lerp(v, square(xp, g), c.beta2)
+        b = c.momentum * b + ratio(xp, g, xp.sqrt(v) + c.epsilon)
+        return c.learning_rate * b, v, b
+
+
+@rule
+class CenteredRMSProp(RMSProp):
+    r"""Centered RMSProp: the gradient over the root of a running estimate of its variance.
+
+    .. math::
+        n_t &= \beta_2 n_{t-1} + (1 - \beta_2) g_t \\
+        \theta_t &= \theta_{t-1} - \eta\, g_t / (\sqrt{v_t - n_t^2} + \epsilon)
+
+    with RMSProp's mean of squares. The same as torch.optim.RMSprop with centered=True; Graves puts epsilon inside the
+    root. A variance that rounds below zero counts as zero.
+
+    References: Graves 2013, arXiv:1308.0850, eqs. (38)-(40).
+    """
+
+    state_names = ("v", "n")
+
+    @staticmethod
+    def change(xp, c, p, g, v, n):
+        v = lerp(v, square(xp, g), c.beta2)
+        n = lerp(n, g, c.beta2)
+        return c.learning_rate * ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon), v, n
+
+
+@rule
+class CenteredRMSPropMomentum(RMSPropMomentum):
+    r"""Centered RMSProp with momentum: a running sum of centered RMSProp's changes.
+
+    .. math::
+        b_t &= \mu b_{t-1} + g_t / (\sqrt{v_t - n_t^2} + \epsilon) \\
+        \theta_t &= \theta_{t-1} - \eta b_t
+
+    with centered RMSProp's means. The same as torch.optim.RMSprop with centered=True and momentum; Graves multiplies
+    by the learning rate before the sum and puts epsilon inside the root.
+
+    References: Graves 2013, arXiv:1308.0850, eqs. (38)-(41).
+    """
+
+    state_names = ("v", "n", "b")
+
+    @staticmethod
+    def change(xp, c, p, g, v, n, b):
+        v = lerp(v, square(xp, g), c.beta2)
+        n = lerp(n, g, c.beta2)
+        b = c.momentum * b + ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon)
+        return c.learning_rate * b, v, n, b
 
 
 @rule
@@ -368,7 +478,7 @@ class Adam(Rule):
             "step": self.learning_rate / (1 - self.beta1**t),
             "beta1": self.beta1,
             "beta2": self.beta2,
-            "root_scale": 1 / math.sqrt(1 - self.beta2**t),
+            "root_scale": (1 - self.beta2**t) ** -0.5,
             "epsilon": self.epsilon,
         }
 

@@ -1,0 +1,224 @@
+#include "tensors.hpp"
+
+#include <nanobind/stl/tuple.h>
+
+#include <stdexcept>
+#include <tuple>
+
+namespace adamas {
+
+namespace {
+
+// DLPack's structures (version 1), as far as they are read here: https://dmlc.github.io/dlpack/latest/c_api.html
+
+struct DLTensor {
+    void* data;
+    std::int32_t device_type, device_id;
+    std::int32_t ndim;
+    std::uint8_t code, bits;
+    std::uint16_t lanes;
+    std::int64_t *shape, *strides;  // strides in elements
+    std::uint64_t byte_offset;
+};
+
+struct DLPackExchangeAPI {
+    std::uint32_t major, minor;
+    void* previous;
+    void* managed_tensor_allocator;
+    void* managed_tensor_from_py_object_no_sync;
+    void* managed_tensor_to_py_object_no_sync;
+    int (*dltensor_from_py_object_no_sync)(void* object, void* to);
+    void* current_work_stream;
+};
+
+constexpr std::int32_t cpu = 1;
+constexpr std::uint8_t floating = 2;
+
+nb::object interned(const char* text) {
+    return nb::steal(PyUnicode_InternFromString(text));
+}
+
+}  // namespace
+
+Exchange::Exchange(nb::handle type) {
+    constexpr const char* attribute = "__dlpack_c_exchange_api__";
+    if (!nb::hasattr(type, attribute)) throw std::invalid_argument("tensors need DLPack's C exchange");
+    nb::object capsule = type.attr(attribute);
+    const auto* api = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (!api) throw nb::python_error();
+    if (api->major != 1 || !api->dltensor_from_py_object_no_sync)
+        throw std::invalid_argument("tensors need DLPack's C exchange, version 1");
+    from_object_ = api->dltensor_from_py_object_no_sync;
+}
+
+bool Exchange::read(PyObject* object, Array& to) const {
+    DLTensor tensor;
+    if (from_object_(object, &tensor) != 0) {
+        PyErr_Clear();
+        return false;
+    }
+    const bool known = tensor.code == floating && (tensor.bits == 32 || tensor.bits == 64) && tensor.lanes == 1;
+    if (tensor.device_type != cpu || !known || (tensor.ndim > 0 && !tensor.strides)) return false;
+    to.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    to.type = tensor.bits == 32 ? Type::float32 : Type::float64;
+    to.axes = tensor.ndim;
+    to.shape = tensor.shape;
+    to.strides = tensor.strides;
+    to.unit = to.itemsize();
+    return true;
+}
+
+TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
+                       nb::dict all_states)
+    : exchange_(tensor), work_(rule), plain_(nb::borrow(tensor)), counts_owner_(counts) {
+    Array array;
+    if (!read_array(counts.ptr(), array) || array.type != Type::float64 || array.axes != 1 ||
+        array.shape[0] != static_cast<std::int64_t>(entries.size()) || array.stride(0) != array.itemsize())
+        throw std::invalid_argument("counts must be an array of float64, one for each entry");
+    counts_ = reinterpret_cast<double*>(array.data);
+    for (nb::handle name : names) names_.push_back(nb::borrow(name));
+    if (names_.size() != work_.state_count()) throw std::invalid_argument("names: one for each state of the rule");
+    for (auto [key, value] : all_states) states_.emplace_back(nb::borrow(key), nb::borrow(value));
+
+    for (nb::handle source : entries) {
+        const auto [group, param, state, count, plain] =
+            nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool>>(source);
+        entries_.push_back({group, param, state, count, {}, plain || state.is_none()});
+        if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
+        ++groups_.back().second;
+    }
+    choose();
+}
+
+// Decides which entries the engine steps.
+void TensorPlan::choose() {
+    const Coefficients none{};
+    std::vector<Entry*> with_gradient;
+    for (Entry& entry : entries_) {
+        if (entry.state.is_none() || !entry.ours) continue;
+        // State is made in the memory order of the parameter; a rule without state follows the parameter.
+        PyObject* like =
+            names_.empty() ? entry.param.ptr() : PyDict_GetItemWithError(entry.state.ptr(), names_[0].ptr());
+        Array param, model;
+        entry.ours =
+            like && exchange_.read(entry.param.ptr(), param) && exchange_.read(like, model) && param.axes == model.axes;
+        if (!entry.ours) continue;
+        entry.layout = Layout(param, model);
+        const nb::object grad = gradient(entry);
+        if (grad.is_none()) continue;
+        entry.ours = read(entry, grad, &none);
+        if (entry.ours) with_gradient.push_back(&entry);
+    }
+    if (work_.overlaps())
+        for (Entry* entry : with_gradient) entry->ours = false;
+    work_.begin();
+    for (std::size_t i = 0; i < entries_.size(); ++i)
+        if (!entries_[i].ours) others_.push_back(i);
+}
+
+// Whether the groups hold the parameters that were learned.
+bool TensorPlan::same_groups(PyObject* groups) const {
+    static const nb::object& params_key = *new nb::object(interned("params"));
+    std::size_t next = 0;
+    for (const auto& [group, count] : groups_) {
+        if (static_cast<Py_ssize_t>(group) >= PyList_GET_SIZE(groups)) return false;
+        PyObject* dict = PyList_GET_ITEM(groups, group);
+        PyObject* params = PyDict_Check(dict) ? PyDict_GetItemWithError(dict, params_key.ptr()) : nullptr;
+        if (!params || !PyList_Check(params) || PyList_GET_SIZE(params) != static_cast<Py_ssize_t>(count)) return false;
+        for (std::size_t i = 0; i < count; ++i)
+            if (PyList_GET_ITEM(params, i) != entries_[next++].param.ptr()) return false;
+    }
+    return true;
+}
+
+// Whether the same parameters have the same dicts of state.
+bool TensorPlan::same_states(PyObject* all_states) const {
+    if (PyDict_GET_SIZE(all_states) != static_cast<Py_ssize_t>(states_.size())) return false;
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    for (std::size_t i = 0; PyDict_Next(all_states, &position, &key, &value); ++i)
+        if (key != states_[i].first.ptr() || value != states_[i].second.ptr()) return false;
+    return true;
+}
+
+const Coefficients* TensorPlan::numbers_of(std::size_t group, double t, nb::handle numbers) {
+    for (auto known = numbers_.rbegin(); known != numbers_.rend(); ++known)
+        if (known->group == group && known->t == t) return known->coefficients;
+    const auto pair = nb::cast<nb::tuple>(numbers(group, t));
+    if (pair.size() != 2) throw std::invalid_argument("numbers must return coefficients and stages");
+    numbers_.push_back({group, t, &work_.add_coefficients(pair[0], pair[1])});
+    return numbers_.back().coefficients;
+}
+
+// Returns the gradient of a parameter, None if it has none.
+nb::object TensorPlan::gradient(const Entry& entry) const {
+    static const nb::object& name = *new nb::object(interned("grad"));
+    nb::object gradient = nb::steal(PyObject_GetAttr(entry.param.ptr(), name.ptr()));
+    if (!gradient.is_valid()) throw nb::python_error();
+    return gradient;
+}
+
+// Adds an entry to the work; false if it is not for the engine.
+bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients) {
+    const auto* plain = reinterpret_cast<PyTypeObject*>(plain_.ptr());
+    Array param, grad;
+    void* memory[max_state];
+    Extent written[max_state];
+    for (std::size_t k = 0; k < names_.size(); ++k) {
+        Array moment;
+        PyObject* object = PyDict_GetItemWithError(entry.state.ptr(), names_[k].ptr());
+        if (!object || Py_TYPE(object) != plain || !exchange_.read(object, moment) || !entry.layout.fits(moment) ||
+            !entry.layout.dense(moment))
+            return false;
+        memory[k] = moment.data;
+        written[k] = moment.extent();
+    }
+    if (Py_TYPE(gradient.ptr()) != plain || !exchange_.read(gradient.ptr(), grad)) return false;
+    if (!exchange_.read(entry.param.ptr(), param)) return false;
+    if (!work_.add_arrays(entry.layout, memory, param, grad, coefficients, entry.param, gradient)) return false;
+    if (entry.layout.size > 0)
+        for (std::size_t k = 0; k < names_.size(); ++k) work_.add_written(written[k]);
+    return true;
+}
+
+// Adds every entry that has a gradient; false if something is not as it was learned.
+bool TensorPlan::read_all(nb::handle numbers) {
+    static const nb::object& count_key = *new nb::object(interned("step"));
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+        const Entry& entry = entries_[i];
+        if (!entry.count.is_none() && PyDict_GetItemWithError(entry.state.ptr(), count_key.ptr()) != entry.count.ptr())
+            return false;
+        if (!entry.ours) continue;
+        const nb::object grad = gradient(entry);
+        if (grad.is_none()) continue;
+        if (entry.state.is_none() || !read(entry, grad, numbers_of(entry.group, counts_[i] + 1, numbers))) return false;
+        stepped_.push_back(i);
+    }
+    return true;
+}
+
+nb::object TensorPlan::step(nb::list groups, nb::dict all_states, nb::callable numbers) {
+    if (busy_) throw std::runtime_error("the optimizer is in a step already: use one per thread");
+    struct Busy {  // from here on: `numbers` is Python, which may let another thread in
+        bool& flag;
+        explicit Busy(bool& f) : flag(f) { flag = true; }
+        ~Busy() { flag = false; }
+    } const busy(busy_);
+    work_.begin();
+    numbers_.clear();
+    stepped_.clear();
+    if (!same_groups(groups.ptr()) || !same_states(all_states.ptr()) || !read_all(numbers) || work_.overlaps()) {
+        work_.drop();
+        return nb::none();
+    }
+    if (stepped_ != listed_) {
+        list_ = nb::list();
+        for (const std::size_t i : stepped_) list_.append(entries_[i].param);
+        listed_ = stepped_;
+    }
+    for (const std::size_t i : stepped_) ++counts_[i];
+    work_.run();
+    return list_;
+}
+
+}  // namespace adamas

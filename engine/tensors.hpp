@@ -1,0 +1,88 @@
+// The tensors of an optimizer of PyTorch, read through DLPack's C exchange: memory, type, shape and strides, at the
+// cost of a function call, and without linking to PyTorch.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "work.hpp"
+
+namespace adamas {
+
+// What reads the tensors of one library: its exchange table, of DLPack 1.x.
+class Exchange {
+public:
+    // type: the library's class of tensors, with __dlpack_c_exchange_api__. Throws std::invalid_argument if it lacks
+    // that or speaks another version.
+    explicit Exchange(nb::handle type);
+
+    // Reads a tensor on the CPU of a type that the engine has; false for any other. The object must be a tensor.
+    bool read(PyObject* tensor, Array& to) const;
+
+private:
+    int (*from_object_)(void* object, void* to) = nullptr;
+};
+
+// The steps of the parameters in some groups of an optimizer that share a rule. Everything is looked at anew in each
+// step: that groups and state hold the same objects, and where the memory of each tensor is.
+class TensorPlan {
+public:
+    // tensor: the library's class of tensors. entries: for each parameter of the groups (group, parameter, its state as
+    // a dict, None if it has none yet, the tensor that shows its count of steps there, or None, and whether the engine
+    // may step it). names: of the state in the rule's order. counts: float64 array, the steps taken by each entry.
+    // all_states: the dict of states.
+    TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
+               nb::dict all_states);
+
+    // The entries that have a gradient and that the engine does not step: for their type, layout, device, or because
+    // they share memory with others.
+    const std::vector<std::size_t>& others() const { return others_; }
+
+    // Takes a step of every parameter that has a gradient, but for the others; returns the list of those parameters, or
+    // None, with nothing changed, if something is not as it was learned. groups: the optimizer's list of dicts.
+    // numbers(group, t) returns the rule's coefficients of step t and those of the stages; it is called once for each t
+    // among the parameters of a group.
+    nb::object step(nb::list groups, nb::dict all_states, nb::callable numbers);
+
+private:
+    struct Entry {
+        std::size_t group;
+        nb::object param, state, count;  // state and count: None as long as there are none
+        Layout layout;
+        bool ours = true;
+    };
+    struct Numbers {
+        std::size_t group;
+        double t;
+        const Coefficients* coefficients;
+    };
+
+    bool same_groups(PyObject* groups) const;
+    bool same_states(PyObject* all_states) const;
+    nb::object gradient(const Entry& entry) const;
+    bool read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients);
+    bool read_all(nb::handle numbers);
+    void choose();
+    const Coefficients* numbers_of(std::size_t group, double t, nb::handle numbers);
+
+    Exchange exchange_;
+    Work work_;
+    nb::object plain_;               // the exact type of gradients and state
+    std::vector<nb::object> names_;  // of the state
+    std::vector<Entry> entries_;     // in the order of the groups
+    std::vector<std::pair<std::size_t, std::size_t>>
+        groups_;                                             // group, number of its parameters, in the order of entries
+    std::vector<std::pair<nb::object, nb::object>> states_;  // keys and values of all states
+    nb::object counts_owner_;
+    double* counts_;
+    std::vector<std::size_t> others_;
+
+    // Of the current step.
+    bool busy_ = false;
+    std::vector<Numbers> numbers_;
+    std::vector<std::size_t> stepped_, listed_;  // entries with a gradient; those that list_ is of
+    nb::list list_;
+};
+
+}  // namespace adamas

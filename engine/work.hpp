@@ -1,0 +1,72 @@
+// The blocks of one step, gathered from arrays: what every plan needs between reading its objects and running a rule.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace adamas {
+
+namespace nb = nanobind;
+
+// The instruction set that all plans use.
+const Table& active_table();
+void use_table(const std::string& isa);  // throws std::invalid_argument
+
+class Work {
+public:
+    explicit Work(const std::string& rule);  // throws std::invalid_argument
+
+    std::size_t state_count() const { return state_count_; }
+
+    // Forgets the last step. Throws std::runtime_error while another thread is in one.
+    void begin();
+
+    // Adds the numbers of a group: a dict of the rule's coefficients in its order, and (scale, l2, decay). The
+    // reference is good until the next begin(). Throws for anything else.
+    const Coefficients& add_coefficients(nb::handle coefficients, nb::handle stages);
+
+    // Adds a block of memory that needs no checks.
+    Block& add_block(const Layout& layout, void* const* state, void* p, const void* g,
+                     const Coefficients* coefficients);
+
+    // Adds an array of this layout, its state, and a gradient of the same shape, dense or not; false, with nothing
+    // added, if they are not such. Their owners are held until the end of the step.
+    bool add_arrays(const Layout& layout, void* const* state, const Array& p, const Array& g,
+                    const Coefficients* coefficients, nb::handle p_owner, nb::handle g_owner);
+
+    // Adds memory that a step writes beside parameters, for overlaps().
+    void add_written(const Extent& extent) { written_.push_back(extent); }
+
+    // Whether two arrays that are written, or a gradient and one of those, may share memory.
+    bool overlaps();
+
+    std::size_t blocks() const { return blocks_.size(); }
+    Block& block(std::size_t i) { return blocks_[i]; }
+
+    // Steps all blocks; other Python threads run meanwhile if there is enough to do.
+    void run();
+
+    void drop() { held_.clear(); }
+
+private:
+    const View* view(const Layout& layout, const Array& array);
+
+    std::size_t rule_, coefficient_count_, state_count_;
+    bool running_ = false;  // while the GIL is released
+
+    // Of the current step; kept to save allocations.
+    std::deque<Coefficients> coefficients_;
+    std::vector<Block> blocks_;
+    std::deque<View> views_;
+    std::deque<std::vector<std::int64_t>> dimensions_;  // of views_
+    std::vector<Extent> written_, grads_;               // the memory that each array covers
+    std::vector<Extent> known_, sorted_;                // written_ of the last step without overlaps, and sorted
+    std::vector<nb::object> held_;                      // arrays in use, so that nobody frees them
+};
+
+}  // namespace adamas
