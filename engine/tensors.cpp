@@ -83,7 +83,7 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
     for (nb::handle source : entries) {
         const auto [group, param, state, count, plain] =
             nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool>>(source);
-        entries_.push_back({group, param, state, count, {}, plain || state.is_none()});
+        entries_.push_back({group, param, state, count, {}, {}, plain || state.is_none()});
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
     }
@@ -95,13 +95,13 @@ void TensorPlan::choose() {
     const Coefficients none{};
     std::vector<Entry*> with_gradient;
     for (Entry& entry : entries_) {
-        if (entry.state.is_none() || !entry.ours) continue;
-        // State is made in the memory order of the parameter; a rule without state follows the parameter.
-        PyObject* like =
-            names_.empty() ? entry.param.ptr() : PyDict_GetItemWithError(entry.state.ptr(), names_[0].ptr());
+        if (entry.state.is_none()) continue;
         Array param, model;
-        entry.ours =
-            like && exchange_.read(entry.param.ptr(), param) && exchange_.read(like, model) && param.axes == model.axes;
+        entry.ours = find(entry) && entry.ours;
+        // State is made in the memory order of the parameter; a rule without state follows the parameter.
+        const nb::object& like = names_.empty() ? entry.param : entry.slots[0].value;
+        entry.ours = entry.ours && exchange_.read(entry.param.ptr(), param) && exchange_.read(like.ptr(), model) &&
+                     param.axes == model.axes;
         if (!entry.ours) continue;
         entry.layout = Layout(param, model);
         const nb::object grad = gradient(entry);
@@ -158,6 +158,33 @@ nb::object TensorPlan::gradient(const Entry& entry) const {
     return gradient;
 }
 
+// Finds the slots of an entry: the rule's state by name, then the count; false if one is missing or no plain tensor.
+bool TensorPlan::find(Entry& entry) const {
+    std::vector<nb::object> keys = names_;
+    if (!entry.count.is_none()) keys.push_back(interned("step"));
+    for (const nb::object& wanted : keys) {
+        std::size_t place = 0;
+        for (auto [key, value] : nb::borrow<nb::dict>(entry.state)) {
+            if (key.equal(wanted)) entry.slots.push_back({place, nb::borrow(key), nb::borrow(value)});
+            ++place;
+        }
+        if (entry.slots.empty() || !entry.slots.back().key.equal(wanted)) return false;
+        if (Py_TYPE(entry.slots.back().value.ptr()) != reinterpret_cast<PyTypeObject*>(plain_.ptr())) return false;
+    }
+    return true;
+}
+
+// Whether the slots of an entry hold what they held.
+bool TensorPlan::same_state(const Entry& entry) const {
+    std::size_t found = 0, place = 0;
+    Py_ssize_t position = 0;
+    PyObject *key, *value;
+    for (; found < entry.slots.size() && PyDict_Next(entry.state.ptr(), &position, &key, &value); ++place)
+        for (const Slot& slot : entry.slots)
+            found += slot.place == place && slot.key.ptr() == key && slot.value.ptr() == value;
+    return found == entry.slots.size();
+}
+
 // Adds an entry to the work; false if it is not for the engine.
 bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients) {
     const auto* plain = reinterpret_cast<PyTypeObject*>(plain_.ptr());
@@ -166,8 +193,7 @@ bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coef
     Extent written[max_state];
     for (std::size_t k = 0; k < names_.size(); ++k) {
         Array moment;
-        PyObject* object = PyDict_GetItemWithError(entry.state.ptr(), names_[k].ptr());
-        if (!object || Py_TYPE(object) != plain || !exchange_.read(object, moment) || !entry.layout.fits(moment) ||
+        if (!exchange_.read(entry.slots[k].value.ptr(), moment) || !entry.layout.fits(moment) ||
             !entry.layout.dense(moment))
             return false;
         memory[k] = moment.data;
@@ -183,11 +209,9 @@ bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coef
 
 // Adds every entry that has a gradient; false if something is not as it was learned.
 bool TensorPlan::read_all(nb::handle numbers) {
-    static const nb::object& count_key = *new nb::object(interned("step"));
     for (std::size_t i = 0; i < entries_.size(); ++i) {
         const Entry& entry = entries_[i];
-        if (!entry.count.is_none() && PyDict_GetItemWithError(entry.state.ptr(), count_key.ptr()) != entry.count.ptr())
-            return false;
+        if (!entry.slots.empty() && !same_state(entry)) return false;
         if (!entry.ours) continue;
         const nb::object grad = gradient(entry);
         if (grad.is_none()) continue;

@@ -46,9 +46,15 @@ public:
     nb::object step(nb::list groups, nb::dict all_states, nb::callable numbers);
 
 private:
+    // An item of a dict that must stay where it is. To walk a small dict is faster than to look up its keys.
+    struct Slot {
+        std::size_t place;
+        nb::object key, value;
+    };
     struct Entry {
         std::size_t group;
         nb::object param, state, count;  // state and count: None as long as there are none
+        std::vector<Slot> slots;         // of the state that the rule needs, by its order
         Layout layout;
         bool ours = true;
     };
@@ -61,6 +67,8 @@ private:
     bool same_groups(PyObject* groups) const;
     bool same_states(PyObject* all_states) const;
     nb::object gradient(const Entry& entry) const;
+    bool find(Entry& entry) const;
+    bool same_state(const Entry& entry) const;
     bool read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients);
     bool read_all(nb::handle numbers);
     void choose();

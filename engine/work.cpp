@@ -119,11 +119,20 @@ bool Work::overlaps() {
         }
         known_ = written_;
     }
-    for (const Extent& grad : grads_) {
-        // The first array that ends after the gradient begins: since none overlap, ends are sorted too.
-        const auto next = std::lower_bound(sorted_.begin(), sorted_.end(), grad.first,
-                                           [](const Extent& p, const char* at) { return p.second <= at; });
-        if (next != sorted_.end() && next->first < grad.second) return true;
+    places_.resize(grads_.size());
+    for (std::size_t i = 0; i < grads_.size(); ++i) {
+        const auto& [begin, end] = grads_[i];
+        std::size_t& place = places_[i];
+        const auto between = [&] {  // the array before ends before the gradient, the next one begins after it
+            return (place == 0 || sorted_[place - 1].second <= begin) &&
+                   (place == sorted_.size() || end <= sorted_[place].first);
+        };
+        if (place <= sorted_.size() && between()) continue;  // where it was in the last step
+        // Since the arrays do not overlap, their ends are sorted too.
+        place = std::lower_bound(sorted_.begin(), sorted_.end(), begin,
+                                 [](const Extent& array, const char* at) { return array.second <= at; }) -
+                sorted_.begin();
+        if (!between()) return true;
     }
     return false;
 }

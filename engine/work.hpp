@@ -66,6 +66,7 @@ private:
     std::deque<std::vector<std::int64_t>> dimensions_;  // of views_
     std::vector<Extent> written_, grads_;               // the memory that each array covers
     std::vector<Extent> known_, sorted_;                // written_ of the last step without overlaps, and sorted
+    std::vector<std::size_t> places_;                   // of grads_ in the last step: the first of sorted_ beyond each
     std::vector<nb::object> held_;                      // arrays in use, so that nobody frees them
 };
 
