@@ -253,7 +253,9 @@ class Stepper(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch's method does, but with copies of the tensors."""
         state_dict = super().state_dict()
-        states = {key: _copied(state) if isinstance(state, dict) else state for key, state in state_dict["state"].items()}
+        states = {
+            key: _copied(state) if isinstance(state, dict) else state for key, state in state_dict["state"].items()
+        }
         return {**state_dict, "state": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
