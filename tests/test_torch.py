@@ -94,7 +94,7 @@ def test_fifty_steps_in_float64(case):
     schedulers = [torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.8) for optimizer in optimizers]
     for step in range(50):
         give_gradients(step, *optimizers)
-        losses = [opt.step((lambda: step) if step % 3 == 0 else None) for opt in optimizers]
+        losses = [opt.step((lambda step=step: step) if step % 3 == 0 else None) for opt in optimizers]
         assert losses == [step if step % 3 == 0 else None] * 2
         for scheduler in schedulers:
             scheduler.step()

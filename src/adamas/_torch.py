@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     group: int
     param: torch.Tensor
     state: Group | None  # None as long as there is none
-    count: torch.Tensor | None  # its state["step"], a view of Part.counts
+    shown: torch.Tensor | None  # its state["step"], a view of Part.counts
     plain: bool
 
 
@@ -76,7 +76,7 @@ class Stepper(Optimizer):
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step of every parameter that has a gradient; return what closure, called first, returns.
 
@@ -87,7 +87,7 @@ class Stepper(Optimizer):
             or self._optimizer_step_post_hooks
             or base._global_optimizer_pre_hooks
             or base._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch.autograd.profiler._is_profiler_enabled
         ):
             return _step_with_hooks(self, closure)
         return self._step(closure)
@@ -128,16 +128,20 @@ class Stepper(Optimizer):
     def _step_tensor(self, part: Part, i: int, grad: torch.Tensor) -> None:
         """Step one parameter by the specification on torch tensors."""
         group, p, state, *_ = part.entries[i]
+        assert state is not None, "made when the gradient was first seen"
         rule = RULES[part.kind.rule]
         c = named(*self._numbers(group, float(part.counts[i]) + 1))
-        tensors = [p, grad.to_dense() if grad.layout != torch.strided else grad]
-        tensors += [state[self.names[name]] for name in rule.state_names]
+        keys = [self.names[name] for name in rule.state_names]
+        if part.kind.differentiable:  # the graph needs the old values
+            state.update({key: state[key].clone() for key in keys})
+        grad = grad if grad.layout == torch.strided else grad.to_dense()
+        written = [p, *(state[key] for key in keys)]
         if p.is_complex():
-            tensors = [torch.view_as_real(tensor.resolve_conj()) for tensor in tensors]
-        work = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-        new = step(rule, torch, c, *(tensor.to(work) for tensor in tensors))
-        del tensors[1]
-        for tensor, value in zip(tensors, new, strict=True):
+            grad, *written = (torch.view_as_real(tensor.resolve_conj()) for tensor in (grad, *written))
+        work = torch.promote_types(written[0].dtype, torch.float32)
+        old = [tensor.to(work, copy=part.kind.differentiable) for tensor in written]
+        new = step(rule, torch, c, old[0], grad.to(work), *old[1:])
+        for tensor, value in zip(written, new, strict=True):
             tensor.copy_(value)
         part.counts[i] += 1
 
@@ -187,14 +191,15 @@ class Stepper(Optimizer):
         for i, p in params:
             if p.grad is not None:
                 self._check(i, p, p.grad)
-        made = [self._state_of(rule, self.param_groups[i], p) for i, p in params]
+        known = {} if self.counted else self._counts()
+        made = [self._state_of(rule, self.param_groups[i], p, known.get(p)) for i, p in params]
         counts = torch.tensor([count for _, count in made], dtype=torch.float64)
         entries = [Entry(i, p, state, None, type(p) in PLAIN) for (i, p), (state, _) in zip(params, made, strict=True)]
         if self.counted:
             for k, entry in enumerate(entries):
                 if entry.state is not None:
                     entry.state["step"] = count = counts[k]
-                    entries[k] = entry._replace(count=count)
+                    entries[k] = entry._replace(shown=count)
         part = Part(kind, entries, counts, None, range(len(entries)))
         if HAS_ENGINE and not differentiable:
             names = [self.names[name] for name in RULES[rule].state_names]
@@ -202,17 +207,25 @@ class Stepper(Optimizer):
             part.others = part.plan.others()
         return part
 
-    def _state_of(self, rule: str, group: Group, p: torch.Tensor) -> tuple[Group | None, float]:
+    def _counts(self) -> dict[torch.Tensor, float]:
+        """Return how many steps the states have seen that we have stepped so far."""
+        pairs = chain.from_iterable(zip(part.entries, part.counts, strict=True) for part in self._parts)
+        return {entry.param: float(n) for entry, n in pairs if entry.state is self.state.get(entry.param)}
+
+    def _state_of(self, rule: str, group: Group, p: torch.Tensor, known: float | None) -> tuple[Group | None, float]:
         """Return the state of a parameter and how many steps it has seen; make it if there is a gradient.
 
-        The state is None as long as there is none. Where torch does not count, 1 step stands for any number.
+        The state is None as long as there is none. Where torch does not count and we do not know, having a state
+        counts as one step: what matters is whether the next one is the first.
         """
         names = RULES[rule].state_names
         if not names and not self.counted:
             return {}, 0.0  # torch keeps none of this kind
-        state: Group = self.state[p] if p in self.state else {}
+        state: Group = self.state.get(p, {})
         missing = [name for name in names if state.get(self.names[name]) is None]
-        count = float(state.get("step", 0.0)) if self.counted else float(len(missing) < len(names))
+        count = float(state.get("step", 0.0)) if self.counted else known
+        if count is None:
+            count = float(len(missing) < len(names))
         if p.grad is None:
             return (None if missing else state), count
         state = self.state[p]
@@ -248,7 +261,7 @@ class Stepper(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._kinds, self._parts = None, ()
+        self._kinds, self._parts = None, []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch's method does, but with copies of the tensors."""
@@ -298,8 +311,8 @@ class Stepper(Optimizer):
             for key, value in state.items():
                 if key in self.names.values() and isinstance(value, torch.Tensor) and value.shape != p.shape:
                     raise ValueError(
-                        f"{key} of parameter {i} in the state dict has shape {tuple(value.shape)}, but the parameter has "
-                        f"shape {tuple(p.shape)}: they must agree"
+                        f"{key} of parameter {i} in the state dict has shape {tuple(value.shape)}, but the parameter "
+                        f"has shape {tuple(p.shape)}: they must agree"
                     )
 
 

@@ -226,7 +226,7 @@ class Rule(Optimizer):
         return value if callable(value) else allowed.check(name, value, where)
 
     @classmethod
-    def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], Stages]:
+    def numbers_at(cls, hyperparameters: dict[str, Any], t: float) -> tuple[dict[str, float], Stages]:
         """Return the rule's coefficients of step t, and those of the stages around it: scale, l2 and decay.
 
         The hyper-parameters that are functions are called with t - 1; raises if they return what is out of range.

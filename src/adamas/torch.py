@@ -14,11 +14,14 @@ What differs from torch, beside speed and the last bits:
 - the count of steps is exact to 2**53;
 - foreach and fused are accepted, and ask for what is always done; capturable (for CUDA graphs) is refused.
 
-Not replaced, so still imported from torch.optim: Adadelta, Adafactor, Adamax, ASGD, LBFGS, Muon, NAdam, RAdam, Rprop and
-SparseAdam.
+Not replaced, so still imported from torch.optim: Adadelta, Adafactor, Adamax, ASGD, LBFGS, Muon, NAdam, RAdam, Rprop
+and SparseAdam.
 """
 
-import torch
+try:
+    import torch
+except ImportError as error:
+    raise ImportError("adamas.torch needs PyTorch, which is missing: pip install 'adamas[torch]'") from error
 
 from adamas._torch import Stepper
 
