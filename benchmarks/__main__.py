@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import adamas
-from benchmarks.work import rows
+from benchmarks import tensors, work
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     results = []
-    for make in rows():
+    for make in [*work.rows(), *tensors.rows()]:
         row = make()
         row.measure()
         colour = "green" if row.ratio >= row.target else "red"

@@ -70,6 +70,7 @@ private:
     bool find(Entry& entry) const;
     bool same_state(const Entry& entry) const;
     bool read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients);
+    void prefetch(std::size_t i) const;
     bool read_all(nb::handle numbers);
     void choose();
     const Coefficients* numbers_of(std::size_t group, double t, nb::handle numbers);

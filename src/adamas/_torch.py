@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -120,9 +121,10 @@ class Stepper(Optimizer):
             if stepped is None:
                 return False
             torch.autograd.graph.increment_version(stepped)  # a backward pass that needs the old values must fail
-        with torch.set_grad_enabled(part.kind.differentiable):
-            for i, grad in others:
-                self._step_tensor(part, i, grad)
+        if others:
+            with torch.set_grad_enabled(part.kind.differentiable):
+                for i, grad in others:
+                    self._step_tensor(part, i, grad)
         return True
 
     def _step_tensor(self, part: Part, i: int, grad: torch.Tensor) -> None:
@@ -164,21 +166,20 @@ class Stepper(Optimizer):
                 f"capturable=True is not supported by adamas.torch.{type(self).__name__}, whose step cannot be part of "
                 "a CUDA graph: leave it out, or use the class of torch.optim"
             )
-        rule = next(rule for rule, takes in self.rules.items() if takes(group))
+        for rule, takes in self.rules.items():
+            if takes(group):
+                break
         return Kind(rule, bool(group.get("differentiable")))
 
     def _numbers(self, index: int, t: float) -> tuple[dict[str, float], Stages]:
         """Return the coefficients of step t of a group's rule, and of the stages around it."""
-        group = self.param_groups[index]
-        rule, differentiable = self._kind(group)
-        values = {
-            name: group[key] if isinstance(key, str) else key(group, t) for name, key in self.hyperparameters.items()
-        }
-        values["weight_decay"] = group["weight_decay"]
-        if not differentiable:
-            values = {name: float(value) for name, value in values.items()}
-        values["decoupled"] = group.get("decoupled_weight_decay", False)
-        coefficients, (scale, l2, decay) = RULES[rule].numbers_at(values, t)
+        assert self._kinds is not None
+        group, kind = self.param_groups[index], self._kinds[index]
+        h = SimpleNamespace(weight_decay=group["weight_decay"], decoupled=group.get("decoupled_weight_decay", False))
+        for name, key in self.hyperparameters.items():
+            value = group[key] if isinstance(key, str) else key(group, t)
+            setattr(h, name, value if kind.differentiable else float(value))
+        coefficients, (scale, l2, decay) = RULES[kind.rule].numbers(h, t)
         return coefficients, (-scale if group["maximize"] else scale, l2, decay)
 
     # --- learning the parameters --------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ class Rule(Optimizer):
         return value if callable(value) else allowed.check(name, value, where)
 
     @classmethod
-    def numbers_at(cls, hyperparameters: dict[str, Any], t: float) -> tuple[dict[str, float], Stages]:
+    def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], Stages]:
         """Return the rule's coefficients of step t, and those of the stages around it: scale, l2 and decay.
 
         The hyper-parameters that are functions are called with t - 1; raises if they return what is out of range.
@@ -235,6 +235,11 @@ class Rule(Optimizer):
         for name, allowed in cls.ranges.items():
             if allowed is not None and callable(value := hyperparameters[name]):
                 setattr(h, name, allowed.check(name, value(t - 1), f" from its schedule at step {t - 1}"))
+        return cls.numbers(h, t)
+
+    @classmethod
+    def numbers(cls, h: SimpleNamespace, t: float) -> tuple[dict[str, float], Stages]:
+        """Return the same for hyper-parameters that are numbers, as attributes of h."""
         decays = (0.0, h.learning_rate * h.weight_decay) if h.decoupled else (h.weight_decay, 0.0)
         return cls.coefficients(h, t), (1.0, *decays)  # type: ignore[arg-type]
 
