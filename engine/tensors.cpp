@@ -222,7 +222,6 @@ bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coef
 
 // Asks the cache for what lies ahead of entry i: the work between two steps has evicted it.
 void TensorPlan::prefetch(std::size_t i) const {
-    if (nopf) return;
     constexpr std::size_t ahead = 6;
     if (i + 2 * ahead < entries_.size()) {
         const Entry& entry = entries_[i + 2 * ahead];

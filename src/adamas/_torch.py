@@ -166,9 +166,7 @@ class Stepper(Optimizer):
                 f"capturable=True is not supported by adamas.torch.{type(self).__name__}, whose step cannot be part of "
                 "a CUDA graph: leave it out, or use the class of torch.optim"
             )
-        for rule, takes in self.rules.items():
-            if takes(group):
-                break
+        rule = next(rule for rule, takes in self.rules.items() if takes(group))
         return Kind(rule, bool(group.get("differentiable")))
 
     def _numbers(self, index: int, t: float) -> tuple[dict[str, float], Stages]:
