@@ -371,7 +371,7 @@ def test_one_epoch_beats_the_majority_and_naive_bayes(reviews):
     found = [majority(rest, test), naive_bayes(rest, test), judge.predict(judge.params, held_out.inputs)]
     accuracy = [np.mean(labels == test.labels) for labels in found]
     balanced = [balanced_accuracy(test.labels, labels) for labels in found]
-    assert accuracy == [pytest.approx(0.7084, abs=1e-3), pytest.approx(0.85, abs=0.01), epoch.test_accuracy]
+    assert accuracy == [pytest.approx(0.7084, abs=1e-3), pytest.approx(0.86, abs=0.01), epoch.test_accuracy]
     assert balanced[0] == 0.5
     assert accuracy[1] + 0.01 < accuracy[2]
     assert 0.78 < balanced[1] < balanced[2] - 0.02

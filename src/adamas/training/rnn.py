@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
             self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=PADDING)
             self.recurrent = CELLS[cell](embedding, hidden, batch_first=True, bidirectional=bidirectional)
             self.output = nn.Linear(hidden * (1 + bidirectional), 1)
-        with torch.no_grad():  # a size of 1 drowns what is learned of rare words: the tweets get 0.79 then, not 0.86
+        with torch.no_grad():  # a size of 1 drowns what is learned of rare words: the tweets get 0.80 then, not 0.86
             self.embedding.weight *= 0.1
 
     def forward(self, inputs: Tensor) -> Tensor:
