@@ -7,15 +7,6 @@
 
 namespace adamas {
 
-Extent Array::extent() const {
-    const char *low = data, *high = data + itemsize();
-    for (int axis = 0; axis < axes; ++axis) {
-        const std::int64_t reach = (shape[axis] - 1) * stride(axis);
-        (reach < 0 ? low : high) += reach;
-    }
-    return {low, high};
-}
-
 bool Array::overlaps_itself() const {
     std::vector<std::pair<std::int64_t, std::int64_t>> by_stride;  // stride, extent
     for (int axis = 0; axis < axes; ++axis)
@@ -78,17 +69,6 @@ Layout::Layout(const Array& array, const Array& model)
     std::int64_t stride = array.itemsize();
     for (auto axis = order.rbegin(); axis != order.rend(); stride *= shape[*axis++]) strides[*axis] = stride;
     for (const std::int64_t n : shape) size *= static_cast<std::size_t>(n);
-}
-
-bool Layout::fits(const Array& array) const {
-    return array.axes == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape);
-}
-
-bool Layout::dense(const Array& array) const {
-    if (array.type != type || reinterpret_cast<std::uintptr_t>(array.data) % array.itemsize() != 0) return false;
-    for (std::size_t axis = 0; axis < shape.size(); ++axis)
-        if (shape[axis] > 1 && array.stride(static_cast<int>(axis)) != strides[axis]) return size == 0;
-    return true;
 }
 
 }  // namespace adamas

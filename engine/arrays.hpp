@@ -1,6 +1,7 @@
 // Arrays and numbers of Python objects, as the plans read them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -19,6 +20,10 @@ namespace adamas {
 // The memory between an array's first and last byte.
 using Extent = std::pair<const char*, const char*>;
 
+constexpr std::int64_t itemsize(Type type) {
+    return type == Type::float32 ? 4 : 8;
+}
+
 // An array in memory, whoever owns it: NumPy's, or a tensor (tensors.hpp). Valid while the owner is not changed.
 struct Array {
     char* data = nullptr;
@@ -30,7 +35,7 @@ struct Array {
     bool writeable = true;
 
     std::int64_t stride(int axis) const { return strides[axis] * unit; }
-    std::int64_t itemsize() const { return type == Type::float32 ? 4 : 8; }
+    std::int64_t itemsize() const { return adamas::itemsize(type); }
     Extent extent() const;
     bool overlaps_itself() const;  // whether two elements may share memory, as in a broadcast view
 };
@@ -61,5 +66,28 @@ struct Layout {
     bool fits(const Array& array) const;   // whether an array has this shape
     bool dense(const Array& array) const;  // whether one that fits also has this type and order
 };
+
+// What follows is called for every array in every step.
+
+inline Extent Array::extent() const {
+    const char *low = data, *high = data + itemsize();
+    for (int axis = 0; axis < axes; ++axis) {
+        const std::int64_t reach = (shape[axis] - 1) * stride(axis);
+        (reach < 0 ? low : high) += reach;
+    }
+    return {low, high};
+}
+
+inline bool Layout::fits(const Array& array) const {
+    return array.axes == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape);
+}
+
+inline bool Layout::dense(const Array& array) const {
+    const auto alignment = static_cast<std::uintptr_t>(itemsize(type));
+    if (array.type != type || reinterpret_cast<std::uintptr_t>(array.data) % alignment != 0) return false;
+    for (std::size_t axis = 0; axis < shape.size(); ++axis)
+        if (shape[axis] > 1 && array.stride(static_cast<int>(axis)) != strides[axis]) return size == 0;
+    return true;
+}
 
 }  // namespace adamas

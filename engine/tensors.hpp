@@ -54,7 +54,8 @@ private:
     struct Entry {
         std::size_t group;
         nb::object param, state, count;  // state and count: None as long as there are none
-        std::vector<Slot> slots;         // of the state that the rule needs, by its order
+        std::vector<Slot> slots;         // of the state that the rule needs, and of the count, by place
+        std::vector<PyObject*> values;   // of the slots, in the rule's order
         Layout layout;
         bool ours = true;
     };
@@ -78,6 +79,7 @@ private:
     Exchange exchange_;
     Work work_;
     nb::object plain_;               // the exact type of gradients and state
+    nb::object gradient_of_;         // the descriptor of its attribute grad
     std::vector<nb::object> names_;  // of the state
     std::vector<Entry> entries_;     // in the order of the groups
     std::vector<std::pair<std::size_t, std::size_t>>

@@ -103,6 +103,30 @@ def test_bits_beyond_the_caches(isa, case, dtype):
                 assert_array_equal(actual, wanted, err_msg=f"{level}, {threads} threads")
 
 
+@pytest.mark.parametrize("scale", [-1.0, 1 / 1024, 0.3])
+@pytest.mark.parametrize("case", RULES)
+def test_bits_of_a_scaled_gradient(isa, case, scale):
+    """Maximization is a scale of -1."""
+    rng = np.random.default_rng(4)
+    optimizer = make(case, weight_decay=0.01)
+    start = rng.standard_normal(1000).astype(np.float32)
+    gradients = wild_gradients(rng, 5, start.size, np.float32)
+    for level in ISA_LEVELS:
+        isa(level)
+        p, q = start.copy(), start
+        state, expected = (tuple(np.zeros_like(p) for _ in optimizer.rule.state_names) for _ in range(2))
+        kernel = next(cls.__name__ for cls in optimizer.rule.__mro__ if "change" in vars(cls))
+        plan = engine.Plan(kernel, [(0, p, state, False)], None, 0)
+        for t, g in enumerate(gradients, start=1):
+            numbers, (_, l2, decay) = optimizer.rule.numbers_at(optimizer._hyperparameters[0], t)
+            stages = (scale, l2, decay)
+            plan.run([p], [g], (numbers,), (stages,), t)
+            with adamas.flush_denormals(), np.errstate(all="ignore"):
+                q, *expected = rules.step(optimizer.rule, np, rules.named(numbers, stages), q, g, *expected)
+            for actual, wanted in zip((p, *state), (q, *expected), strict=True):
+                assert_array_equal(actual, wanted, err_msg=f"{level}, step {t}")
+
+
 def test_wild_gradients_flush():
     """The bit tests are worth something only if results are flushed in them."""
     g = np.concatenate(wild_gradients(np.random.default_rng(1), STEPS, 1000, np.float32))

@@ -275,6 +275,24 @@ def test_a_graph_from_before_a_step_refuses_to_run_backward_after_it():
         loss.backward()
 
 
+def test_a_first_step_that_fails_leaves_the_next_one_the_first():
+    """The first step of SGD with momentum knows no dampening."""
+    params = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))]
+    for p, module in zip(params, (adamas.torch, torch.optim), strict=True):
+        optimizer = module.SGD([p], lr=0.1, momentum=0.9, dampening=0.5)
+        p.grad = torch.ones(3)
+        optimizer.param_groups[0]["lr"] = None
+        with pytest.raises(TypeError):
+            optimizer.step()
+        optimizer.param_groups[0]["lr"] = 0.1
+        if module is torch.optim:  # which has taken half a step
+            optimizer = module.SGD([p], lr=0.1, momentum=0.9, dampening=0.5)
+        assert torch.equal(p, torch.ones(3))
+        for _ in range(2):
+            optimizer.step()
+    torch.testing.assert_close(params[0], params[1])
+
+
 # --- copies and checkpoints -------------------------------------------------------------------------------------------
 
 
