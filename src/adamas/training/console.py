@@ -1,16 +1,21 @@
-"""What `adamas train` shows: a progress bar in a terminal, plain lines elsewhere, and a table at the end."""
+"""What the command shows: a progress bar in a terminal, plain lines elsewhere, and tables at the end."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from adamas.training.loop import Epoch
 
-__all__ = ["Bar", "Lines", "Monitor", "monitor", "show_table"]
+__all__ = ["Bar", "Lines", "Monitor", "monitor", "show_comparison", "show_predictions", "show_results"]
+
+MOST_COLUMNS = 20
+"""Classes up to which a confusion matrix is shown: more would not fit in a line."""
 
 
 class Monitor(Protocol):
@@ -78,17 +83,58 @@ class Lines(AbstractContextManager["Lines", None]):
 
 
 def _figures(epoch: Epoch) -> str:
-    return f"loss {epoch.train_loss:.4f}  accuracy {epoch.test_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
+    losses = f"loss {epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f}"
+    return f"{losses}  accuracy {epoch.validation_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
 
 
-def show_table(last: Epoch, parameters: int) -> None:
-    """Print the result of a run whose last epoch this is."""
+def show_results(results: Mapping[str, Any], steps: int, *, confusion: bool) -> None:
+    """Print what results.json says of a run of so many steps, with the confusion matrix or without."""
+    classes = results["classes"]
+    if confusion and len(classes) <= MOST_COLUMNS:
+        matrix = Table(box=None, title="test examples of each class, by what they were taken for", title_justify="left")
+        for name in ["", *classes]:
+            matrix.add_column(name, justify="right")
+        for name, row in zip(classes, results["confusion"], strict=True):
+            matrix.add_row(name, *(str(count) if count else "." for count in row))
+        _print(matrix)
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("train loss", f"{last.train_loss:.4f}")
-    table.add_row("test accuracy", f"{last.test_accuracy:.4f}")
-    table.add_row("parameters", f"{parameters:,}")
-    table.add_row("steps per second", f"{last.steps / last.seconds:,.0f}")
-    table.add_row("time in the optimizer", f"{last.optimizer_seconds / last.seconds:.0%}")
-    Console(highlight=False).print(table)
+    table.add_row("best epoch", f"{results['best_epoch']} of {results['epochs']}")
+    for name in ("train loss", "validation loss", "test loss", "test accuracy", "test balanced accuracy"):
+        table.add_row(name, f"{results[name.replace(' ', '_')]:.4f}")
+    table.add_row("seconds", f"{results['seconds']:.1f}")
+    table.add_row("steps per second", f"{steps / results['seconds']:,.0f}")
+    table.add_row("time in the optimizer", f"{results['optimizer_seconds'] / results['seconds']:.0%}")
+    _print(table)
+
+
+def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None:
+    """Print a table of runs: by the name of the optimizer, its learning rate and what results.json says."""
+    table = Table(box=None, title="each with its best weights", title_justify="left")
+    table.add_column("optimizer")
+    names = ("rate", "best epoch", "train loss", "validation loss", "test loss", "test accuracy", "seconds")
+    for name in names:
+        table.add_column(name, justify="right")
+    for optimizer, (rate, results) in runs.items():
+        figures = (results["train_loss"], results["validation_loss"], results["test_loss"], results["test_accuracy"])
+        best = f"{results['best_epoch']} of {results['epochs']}"
+        row = (f"{rate:g}", best, *(f"{figure:.4f}" for figure in figures), f"{results['seconds']:.1f}")
+        table.add_row(optimizer, *row)
+    _print(table)
+
+
+def show_predictions(names: Sequence[str], shares: NDArray[Any], classes: Sequence[str]) -> None:
+    """Print the likeliest class of each name, and its probability; shares: (names, classes)."""
+    table = Table(box=None)
+    table.add_column("file", overflow="fold")
+    table.add_column("class", justify="right")
+    table.add_column("probability", justify="right")
+    for name, row in zip(names, shares, strict=True):
+        label = int(row.argmax())
+        table.add_row(name, classes[label], f"{row[label]:.4f}")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(highlight=False, markup=False).print(table)
