@@ -1,6 +1,6 @@
 """The command `adamas train digits`: images of digits, or of anything else, and the networks for them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,7 +108,9 @@ def train_digits(
         except ValueError as error:
             reject("--data", str(error))
 
-    conduct(Experiment("digits", "images", parts, build, details, default.tuned, jiggle if augment else None), settings)
+    in_torch = model is Network.cnn
+    experiment = Experiment("digits", "images", parts, build, details, default.tuned, in_torch)
+    conduct(replace(experiment, augment=jiggle if augment else None), settings)
 
 
 def _units(hidden: str) -> list[int]:

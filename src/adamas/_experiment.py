@@ -1,5 +1,6 @@
 """What every training command does once it has its examples and its network: train, show, keep, compare."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Settings:
     patience: int
     schedule: Schedule
     warmup: int
+    threads: int | None
     seed: int
     out: Path | None
 
@@ -50,6 +52,7 @@ class Settings:
         at_least(1, "--batch-size", own["batch_size"])
         at_least(0, "--patience", own["patience"])
         at_least(0, "--warmup", own["warmup"])
+        _check_threads(own["threads"])
         at_least(0, "--seed", own["seed"])
         given = {name: value for name, value in options.items() if name in RANGES}
         return cls(choices, given, compare is not None, **own)
@@ -68,6 +71,7 @@ class Experiment:
     build: returns a new network and its first parameters, the same for the same random numbers.
     details: what config.json has to say for the network to be built again, and what else of the task it should.
     tuned: hyper-parameters that suit the task better than the defaults, by the name of the rule in lower case.
+    in_torch: whether PyTorch computes it.
     augment: what is done to the inputs of each batch, if anything.
     """
 
@@ -77,6 +81,7 @@ class Experiment:
     build: Callable[[np.random.Generator], tuple[Model, Any]]
     details: Mapping[str, Any]
     tuned: Mapping[str, Mapping[str, Any]]
+    in_torch: bool
     augment: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None = None
 
 
@@ -85,6 +90,7 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
 
     Raises UsageError if a loss is lost, in the end; what was done before is kept, as it is after Ctrl-C.
     """
+    _set_threads(experiment, settings)
     trainings = [Training(experiment, settings, choice) for choice in settings.choices]
     for training in trainings:
         training.prepare()
@@ -106,6 +112,27 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
         _compare([training for training in trainings if training.results], folder)
     if lost := [training for training in trainings if training.lost]:
         raise UsageError("; ".join(f"{training.choice.name}: {training.lost}" for training in lost))
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None:
+        at_least(1, "--threads", threads)
+        if threads > (most := os.cpu_count() or 1):
+            reject("--threads", f"must be at most {most}, the number of cores, got {threads}")
+
+
+def _set_threads(experiment: Experiment, settings: Settings) -> None:
+    """Give PyTorch its threads.
+
+    One by default: the networks are small, a second thread makes a step a tenth faster where the machine is idle and
+    many times slower where it is not; and the results are the same on every number of cores.
+    """
+    if experiment.in_torch:
+        import torch  # noqa: PLC0415 - optional
+
+        torch.set_num_threads(settings.threads or 1)
+    elif settings.threads is not None:
+        reject("--threads", "is for networks in PyTorch: leave it out")
 
 
 def _compare(trainings: "list[Training]", folder: Path) -> None:

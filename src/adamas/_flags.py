@@ -88,6 +88,7 @@ def _common(defaults: dict[str, str]) -> list[inspect.Parameter]:
         _option("patience", int | None, None, patient, defaults["patience"]),
         _option("schedule", Schedule, Schedule.cosine, "The course of the learning rate."),
         _option("warmup", int, 0, "Steps of linear rise before the schedule."),
+        _option("threads", int | None, None, "Of PyTorch; more than one pay for large batches only.", "1"),
         _option("seed", int, 0, "Of the split, the first weights and the order of examples."),
         _option("out", Path | None, None, "New folder for the results.", "runs/TASK-TIME"),
     ]

@@ -68,7 +68,9 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, examples: Dataset, rng: np.random.Generator, test: Dataset | None = None) -> Self:
-        """Split examples, class by class: a fifth for the test, unless that is given, and a tenth of the rest to validate.
+        """Split examples, class by class: a tenth of what is not for the test to validate by.
+
+        test: the examples for the test; if they are not given, a fifth of the others.
 
         Raises ValueError if one of the parts would be empty.
         """

@@ -78,7 +78,7 @@ def _read_part(folder: Path, part: str) -> tuple[NDArray[np.float32], NDArray[An
     (path, images), (_, labels) = arrays
     if len(images) != len(labels) or images.size == 0:
         raise ValueError(f"{path} has {len(images):,} images and there are {len(labels):,} labels: give one to each")
-    return images.astype(np.float32) / 255, labels
+    return np.divide(images, 255, dtype=np.float32), labels
 
 
 def _find(folder: Path, part: str, kind: str, dimensions: int) -> Path | None:

@@ -44,7 +44,7 @@ def read_image(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     border = int(np.median(np.concatenate([levels[0], levels[-1], levels[:, 0], levels[:, -1]])))
     if image.size != size[::-1]:
         image = ImageOps.pad(image, size[::-1], color=border)
-    scaled = np.asarray(image).astype(np.float32) / 255
+    scaled: NDArray[np.float32] = np.divide(np.asarray(image), 255, dtype=np.float32)
     return 1 - scaled if border > 127 else scaled
 
 

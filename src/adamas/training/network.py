@@ -12,7 +12,7 @@ __all__ = ["Network"]
 
 Tree = dict[str, Any]
 
-MOST_AT_ONCE = 512
+MOST_AT_ONCE = 128
 """Inputs per batch where no gradient is needed: enough to be fast, little enough to fit in memory."""
 
 
