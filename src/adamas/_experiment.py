@@ -96,6 +96,7 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
         training.prepare()
     if not settings.comparison:
         (training,) = trainings
+        training.introduce()
         training.run(_results(settings.out, experiment.task, training.config))
         if training.lost:
             raise UsageError(training.lost)
@@ -104,9 +105,9 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
     shared = {name: value for name, value in first.items() if all(t.config[name] == value for t in trainings)}
     names = [choice.name for choice in settings.choices]
     folder = _results(settings.out, experiment.task, {"comparison": names, **shared}).path
+    trainings[0].introduce()
     try:
         for training in trainings:
-            print()
             training.run(Run.create(folder / training.choice.name.replace(":", "-"), experiment.task, training.config))
     finally:
         _compare([training for training in trainings if training.results], folder)
@@ -184,7 +185,8 @@ class Training:
     def run(self, folder: Run) -> None:
         """Train; keep and show each epoch, then the whole: also what was done before Ctrl-C or a loss that is lost."""
         experiment, settings, self.run_folder = self.experiment, self.settings, folder
-        self._announce()
+        values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        print(f"{self.choice.name}({values}), {settings.schedule}", flush=True)
         try:
             with monitor(settings.epochs, self.steps) as view:
                 for epoch in train(
@@ -211,12 +213,11 @@ class Training:
         augment = self.experiment.augment
         return inputs if augment is None else augment(inputs, self.for_augment)
 
-    def _announce(self) -> None:
+    def introduce(self) -> None:
+        """Print what all runs of the experiment share."""
         parts, parameters = self.experiment.parts, sum(array.size for _, array in _tree.leaves(self.params))
         sizes = f"{len(parts.train):,} {self.experiment.noun} to train on, {len(parts.validation):,} to validate by"
-        print(f"{sizes}, {len(parts.test):,} to test on; {parameters:,} parameters")
-        values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
-        print(f"{self.choice.name}({values}), {self.settings.schedule}; engine: {adamas.engine}", flush=True)
+        print(f"{sizes}, {len(parts.test):,} to test on; {parameters:,} parameters; engine: {adamas.engine}")
 
     def _conclude(self) -> None:
         """Judge the best weights by the test examples; draw, show and keep what is known."""
@@ -227,7 +228,8 @@ class Training:
             self.results = folder.finish(scores, test.classes)
             words = f"{self.choice.name} on {self.title}: test accuracy {scores.accuracy:.4f}"
             pictures.draw_run(folder.history, folder.path / "loss.png", words)
-            show_results(self.results, folder.history[-1].steps, confusion=not self.settings.comparison)
+            if not self.settings.comparison:
+                show_results(self.results, folder.history[-1].steps)
         print(f"{len(folder.history)} of {self.settings.epochs} epochs are in {folder.path}", flush=True)
 
 

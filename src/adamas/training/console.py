@@ -87,11 +87,12 @@ def _figures(epoch: Epoch) -> str:
     return f"{losses}  accuracy {epoch.validation_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
 
 
-def show_results(results: Mapping[str, Any], steps: int, *, confusion: bool) -> None:
-    """Print what results.json says of a run of so many steps, with the confusion matrix or without."""
+def show_results(results: Mapping[str, Any], steps: int) -> None:
+    """Print what results.json says of a run of so many steps."""
     classes = results["classes"]
-    if confusion and len(classes) <= MOST_COLUMNS:
-        matrix = Table(box=None, title="test examples of each class, by what they were taken for", title_justify="left")
+    if len(classes) <= MOST_COLUMNS:
+        print("test examples of each class (rows), by what they were taken for:")
+        matrix = Table(box=None)
         for name in ["", *classes]:
             matrix.add_column(name, justify="right")
         for name, row in zip(classes, results["confusion"], strict=True):
@@ -111,15 +112,20 @@ def show_results(results: Mapping[str, Any], steps: int, *, confusion: bool) -> 
 
 def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None:
     """Print a table of runs: by the name of the optimizer, its learning rate and what results.json says."""
-    table = Table(box=None, title="each with its best weights", title_justify="left")
-    table.add_column("optimizer")
-    names = ("rate", "best epoch", "train loss", "validation loss", "test loss", "test accuracy", "seconds")
+    print("each with its best weights, accuracy on the test examples:")
+    table = Table(box=None)
+    table.add_column("optimizer", no_wrap=True)
+    names = ("rate", "epoch", "train loss", "val. loss", "test loss", "accuracy", "seconds")
     for name in names:
         table.add_column(name, justify="right")
     for optimizer, (rate, results) in runs.items():
         figures = (results["train_loss"], results["validation_loss"], results["test_loss"], results["test_accuracy"])
-        best = f"{results['best_epoch']} of {results['epochs']}"
-        row = (f"{rate:g}", best, *(f"{figure:.4f}" for figure in figures), f"{results['seconds']:.1f}")
+        row = (
+            f"{rate:g}",
+            str(results["best_epoch"]),
+            *(f"{figure:.4f}" for figure in figures),
+            f"{results['seconds']:.1f}",
+        )
         table.add_row(optimizer, *row)
     _print(table)
 

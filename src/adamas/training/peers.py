@@ -27,13 +27,14 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 def hyperparameters(cls: type[torch.optim.Optimizer]) -> dict[str, float | bool]:
     """Return the hyper-parameters of a class of torch, by the names that they have here, and their defaults."""
-    theirs = {name: parameter.default for name, parameter in signature(cls).parameters.items()}
+    names = {_translated(cls, name): name for rule in RULES.values() for name in rule.ranges}
     ours: dict[str, float | bool] = {}
-    for name in dict.fromkeys(name for rule in RULES.values() for name in rule.ranges):
-        if name in ("beta1", "beta2") and "betas" in theirs:
-            ours[name] = theirs["betas"][name == "beta2"]
-        elif isinstance(default := theirs.get(_translated(cls, name)), float | int):
-            ours[name] = default
+    for theirs, parameter in signature(cls).parameters.items():
+        if theirs == "betas":
+            ours["beta1"], ours["beta2"] = parameter.default
+        elif theirs in names and isinstance(parameter.default, float | int):
+            is_flag = isinstance(parameter.default, bool)
+            ours[names[theirs]] = parameter.default if is_flag else float(parameter.default)
     return ours
 
 
