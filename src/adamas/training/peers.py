@@ -72,7 +72,8 @@ class TorchOptimizer:
         used = [(own, tensors) for own, tensors in zip(each, of_group, strict=True) if tensors]
         self._rates = [own.get("learning_rate", self.learning_rate) for own, _ in used]
         make: Callable[..., torch.optim.Optimizer] = cls
-        self._optimizer = make([{"params": tensors, **_arguments(cls, own)} for own, tensors in used])
+        of_each = [{"params": tensors, **_arguments(cls, own)} for own, tensors in used]
+        self._optimizer = make(of_each, **_arguments(cls, values))  # it checks only what it is given by name
 
     def update(self, params: Any, grads: Any) -> Any:
         """Take one step and return params, which must be the arrays that the constructor was given."""

@@ -23,7 +23,7 @@ def save(params: Any, path: Path) -> None:
     scratch = path.with_name(f"{path.name}.part")
     try:
         # safetensors writes the raw memory, whatever its layout; its own files are for their owner's eyes only
-        scratch.write_bytes(serialized({name: np.ascontiguousarray(array) for name, array in _named(params).items()}))
+        scratch.write_bytes(serialized({name: np.asarray(array, order="C") for name, array in _named(params).items()}))
         os.replace(scratch, path)  # noqa: PTH105 - the name that says that it replaces
     finally:
         scratch.unlink(missing_ok=True)
