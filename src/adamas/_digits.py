@@ -89,7 +89,8 @@ def train_digits(
         require("torch", "the network cnn")
         if hidden is not None:
             reject("--hidden", "is for --model mlp: leave it out, or choose that")
-    settings = Settings.of(options, epochs=default.epochs, batch_size=default.batch_size, patience=default.patience)
+    sizes = {"epochs": default.epochs, "batch_size": default.batch_size, "patience": default.patience}
+    settings = Settings.of(options, default.tuned, **sizes)
     units = _units("512" if hidden is None else hidden)
     augment = default.augment if augment is None else augment
     if augment:
@@ -109,7 +110,7 @@ def train_digits(
             reject("--data", str(error))
 
     in_torch = model is Network.cnn
-    experiment = Experiment("digits", "images", parts, build, details, default.tuned, in_torch)
+    experiment = Experiment("digits", "images", parts, build, details, in_torch)
     conduct(replace(experiment, augment=jiggle if augment else None), settings)
 
 

@@ -26,8 +26,8 @@ GROUPS = [("*.bias", {"weight_decay": 0.0})]
 class Settings:
     """What the options that all training commands share ask for."""
 
-    choices: Sequence[Choice]
-    given: Mapping[str, Any]  # hyper-parameters
+    choices: Sequence[tuple[Choice, dict[str, Any]]]
+    """Optimizers and their hyper-parameters."""
     comparison: bool
     epochs: int
     batch_size: int
@@ -39,8 +39,19 @@ class Settings:
     out: Path | None
 
     @classmethod
-    def of(cls, options: dict[str, Any], *, epochs: int, batch_size: int, patience: int) -> "Settings":
-        """Return the settings for a command's options, with these defaults; raises UsageError if one is wrong."""
+    def of(
+        cls,
+        options: Mapping[str, Any],
+        tuned: Mapping[str, Mapping[str, Any]],
+        *,
+        epochs: int,
+        batch_size: int,
+        patience: int,
+    ) -> "Settings":
+        """Return the settings for a command's options, with these defaults; raises UsageError if one is wrong.
+
+        tuned: hyper-parameters that suit the task better than the defaults, by the name of the rule in lower case.
+        """
         own = {name: value for name, value in options.items() if name not in RANGES}
         for name, default in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
             own[name] = default if own[name] is None else own[name]
@@ -55,7 +66,8 @@ class Settings:
         _check_threads(own["threads"])
         at_least(0, "--seed", own["seed"])
         given = {name: value for name, value in options.items() if name in RANGES}
-        return cls(choices, given, compare is not None, **own)
+        values = [choice.values(given, tuned.get(choice.name.rpartition(":")[2].lower(), {})) for choice in choices]
+        return cls(list(zip(choices, values, strict=True)), compare is not None, **own)
 
     def streams(self) -> list[np.random.Generator]:
         """Return the sources of chance: of the split, the first weights, the order of examples, their augmentation."""
@@ -70,7 +82,6 @@ class Experiment:
     parts: the examples.
     build: returns a new network and its first parameters, the same for the same random numbers.
     details: what config.json has to say for the network to be built again, and what else of the task it should.
-    tuned: hyper-parameters that suit the task better than the defaults, by the name of the rule in lower case.
     in_torch: whether PyTorch computes it.
     augment: what is done to the inputs of each batch, if anything.
     """
@@ -80,7 +91,6 @@ class Experiment:
     parts: Parts
     build: Callable[[np.random.Generator], tuple[Model, Any]]
     details: Mapping[str, Any]
-    tuned: Mapping[str, Mapping[str, Any]]
     in_torch: bool
     augment: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None = None
 
@@ -91,19 +101,20 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
     Raises UsageError if a loss is lost, in the end; what was done before is kept, as it is after Ctrl-C.
     """
     _set_threads(experiment, settings)
-    trainings = [Training(experiment, settings, choice) for choice in settings.choices]
+    trainings = [Training(experiment, settings, *choice) for choice in settings.choices]
     for training in trainings:
         training.prepare()
     if not settings.comparison:
         (training,) = trainings
+        results = _results(settings.out, experiment.task, training.config)
         training.introduce()
-        training.run(_results(settings.out, experiment.task, training.config))
+        training.run(results)
         if training.lost:
             raise UsageError(training.lost)
         return
     first = trainings[0].config
     shared = {name: value for name, value in first.items() if all(t.config[name] == value for t in trainings)}
-    names = [choice.name for choice in settings.choices]
+    names = [choice.name for choice, _ in settings.choices]
     folder = _results(settings.out, experiment.task, {"comparison": names, **shared}).path
     trainings[0].introduce()
     try:
@@ -153,10 +164,9 @@ class Training:
 
     run_folder: Run
 
-    def __init__(self, experiment: Experiment, settings: Settings, choice: Choice) -> None:
-        self.experiment, self.settings, self.choice = experiment, settings, choice
+    def __init__(self, experiment: Experiment, settings: Settings, choice: Choice, values: dict[str, Any]) -> None:
+        self.experiment, self.settings, self.choice, self.values = experiment, settings, choice, values
         parts = experiment.parts
-        self.values = choice.values(settings.given, experiment.tuned.get(choice.name.rpartition(":")[2].lower(), {}))
         self.steps = settings.epochs * count_steps(len(parts.train), settings.batch_size)
         if settings.warmup >= self.steps:
             reject("--warmup", f"must be less than the {self.steps} steps of the run, got {settings.warmup}")

@@ -83,8 +83,12 @@ class Lines(AbstractContextManager["Lines", None]):
 
 
 def _figures(epoch: Epoch) -> str:
-    losses = f"loss {epoch.train_loss:.4f}  validation {epoch.validation_loss:.4f}"
+    losses = f"loss {_short(epoch.train_loss)}  validation {_short(epoch.validation_loss)}"
     return f"{losses}  accuracy {epoch.validation_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
+
+
+def _short(figure: float) -> str:
+    return f"{figure:.4f}" if figure < 1e3 else f"{figure:.1e}"
 
 
 def show_results(results: Mapping[str, Any], steps: int) -> None:
@@ -103,7 +107,7 @@ def show_results(results: Mapping[str, Any], steps: int) -> None:
     table.add_column(justify="right")
     table.add_row("best epoch", f"{results['best_epoch']} of {results['epochs']}")
     for name in ("train loss", "validation loss", "test loss", "test accuracy", "test balanced accuracy"):
-        table.add_row(name, f"{results[name.replace(' ', '_')]:.4f}")
+        table.add_row(name, _short(results[name.replace(" ", "_")]))
     table.add_row("seconds", f"{results['seconds']:.1f}")
     table.add_row("steps per second", f"{steps / results['seconds']:,.0f}")
     table.add_row("time in the optimizer", f"{results['optimizer_seconds'] / results['seconds']:.0%}")
@@ -123,7 +127,7 @@ def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None
         row = (
             f"{rate:g}",
             str(results["best_epoch"]),
-            *(f"{figure:.4f}" for figure in figures),
+            *map(_short, figures),
             f"{results['seconds']:.1f}",
         )
         table.add_row(optimizer, *row)
