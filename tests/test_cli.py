@@ -151,7 +151,7 @@ def check_values(choice, ranges, nothing):
         assert choice.values(nothing, {hyperparameter: 0.125})[hyperparameter] == 0.125
 
 
-@pytest.mark.parametrize("network", _digits.Network)
+@pytest.mark.parametrize("network", _digits.ImageNetwork)
 def test_what_is_tuned_is_of_rules_that_there_are(network):
     rules = {name.lower(): rule for name, rule in RULES.items()}
     for name, values in _digits.DEFAULTS[network].tuned.items():

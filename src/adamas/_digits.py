@@ -15,10 +15,10 @@ from adamas.training.idx import is_idx_folder, read_idx_folder
 from adamas.training.images import jiggle, read_image_folder
 from adamas.training.tasks import build_digits
 
-__all__ = ["Network", "train_digits"]
+__all__ = ["ImageNetwork", "train_digits"]
 
 
-class Network(StrEnum):
+class ImageNetwork(StrEnum):
     """The networks for images."""
 
     cnn = "cnn"
@@ -37,8 +37,8 @@ class Defaults:
 
 
 DEFAULTS = {
-    Network.cnn: Defaults(25, 32, 8, True, {"adamw": {"learning_rate": 2e-3, "weight_decay": 0.05}}),
-    Network.mlp: Defaults(60, 16, 0, False, {"adamw": {"learning_rate": 5e-3, "weight_decay": 0.1}}),
+    ImageNetwork.cnn: Defaults(25, 32, 8, True, {"adamw": {"learning_rate": 2e-3, "weight_decay": 0.05}}),
+    ImageNetwork.mlp: Defaults(60, 16, 0, False, {"adamw": {"learning_rate": 5e-3, "weight_decay": 0.1}}),
 }
 
 MOST_UNITS = 100_000
@@ -47,7 +47,9 @@ MOST_UNITS = 100_000
 @training_command(epochs="25, of mlp 60", batch_size="32, of mlp 16", patience="8, of mlp 0")
 def train_digits(
     *,
-    model: Annotated[Network, typer.Option(help="A convolutional network in PyTorch, or one in NumPy.")] = Network.cnn,
+    model: Annotated[
+        ImageNetwork, typer.Option(help="A convolutional network in PyTorch, or one in NumPy.")
+    ] = ImageNetwork.cnn,
     hidden: Annotated[
         str | None, typer.Option(help="Units of each hidden layer of mlp, such as 256,128.", show_default="512")
     ] = None,
@@ -85,7 +87,7 @@ def train_digits(
     optimizer, and compare.png.
     """
     default = DEFAULTS[model]
-    if model is Network.cnn:
+    if model is ImageNetwork.cnn:
         require("torch", "the network cnn")
         if hidden is not None:
             reject("--hidden", "is for --model mlp: leave it out, or choose that")
@@ -99,7 +101,7 @@ def train_digits(
     parts = _parts(*_examples(data, image_size), classes, for_split)
     shape = parts.train.inputs.shape[1:]
     details = {"model": model, "shape": shape, "augment": augment, "data": None if data is None else str(data)}
-    details |= {"hidden": units} if model is Network.mlp else {}
+    details |= {"hidden": units} if model is ImageNetwork.mlp else {}
 
     def build(rng: Any) -> Any:
         try:
@@ -109,7 +111,7 @@ def train_digits(
         except ValueError as error:
             reject("--data", str(error))
 
-    in_torch = model is Network.cnn
+    in_torch = model is ImageNetwork.cnn or augment
     experiment = Experiment("digits", "images", parts, build, details, in_torch)
     conduct(replace(experiment, augment=jiggle if augment else None), settings)
 

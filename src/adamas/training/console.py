@@ -42,7 +42,7 @@ class Bar:
 
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
         self.epochs = epochs
-        columns = (TextColumn("{task.description}"), BarColumn(14), TextColumn("{task.fields[figures]}"))
+        columns = (TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.fields[figures]}"))
         self.progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
         self.task = self.progress.add_task(f"epoch 0/{epochs}", total=steps, figures="")
 
@@ -79,12 +79,12 @@ class Lines(AbstractContextManager["Lines", None]):
         """Print the line, at once."""
         left = (perf_counter() - self.start) / epoch.epoch * (self.epochs - epoch.epoch)
         number = f"{epoch.epoch:{len(str(self.epochs))}}/{self.epochs}"
-        print(f"epoch {number}  {_figures(epoch)}  {left:.0f} s left", flush=True)
+        print(f"epoch {number}  {_figures(epoch)}  rate {epoch.learning_rate:.1e}  {left:.0f} s left", flush=True)
 
 
 def _figures(epoch: Epoch) -> str:
     losses = f"loss {_short(epoch.train_loss)}  validation {_short(epoch.validation_loss)}"
-    return f"{losses}  accuracy {epoch.validation_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
+    return f"{losses}  accuracy {epoch.validation_accuracy:.4f}"
 
 
 def _short(figure: float) -> str:

@@ -29,9 +29,9 @@ def draw_comparison(histories: Mapping[str, Sequence[Epoch]], path: Path, title:
     for k, (name, history) in enumerate(histories.items()):
         epochs, color = [e.epoch for e in history], f"C{k % 10}"
         train, validation = [e.train_loss for e in history], [e.validation_loss for e in history]
-        losses.plot(epochs, validation, "-", color=color, label=name)
+        losses.plot(epochs, validation, ".-", color=color, label=name)
         losses.plot(epochs, train, "--", color=color, alpha=0.6)
-        accuracies.plot(epochs, [e.validation_accuracy for e in history], "-", color=color)
+        accuracies.plot(epochs, [e.validation_accuracy for e in history], ".-", color=color)
         values += train + validation
     losses.plot([], [], "--", color="gray", label="in training")
     _finish(figure, losses, values, title, path)
@@ -54,7 +54,10 @@ def _axes() -> tuple[Any, Any, Any]:
 
 
 def _finish(figure: Any, losses: Any, values: Sequence[float], title: str, path: Path) -> None:
-    losses.set(yscale="log" if min(values) > 0 else "linear")
+    if min(values) > 0:
+        losses.set_yscale("log")
+        losses.yaxis.set_major_formatter("{x:g}")  # 0.1 rather than a power of ten
+        losses.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
     losses.legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
