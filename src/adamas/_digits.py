@@ -36,8 +36,18 @@ class Defaults:
     tuned: dict[str, dict[str, Any]]
 
 
+CNN_TUNED = {
+    "sgd": {"learning_rate": 0.15},
+    "momentum": {"learning_rate": 0.015},
+    "adagrad": {"learning_rate": 0.015},
+    "rmsprop": {"learning_rate": 2e-3},
+    "adam": {"learning_rate": 2e-3},
+    "adamw": {"learning_rate": 2e-3, "weight_decay": 0.05},
+    "amsgrad": {"learning_rate": 2e-3},
+}
+
 DEFAULTS = {
-    ImageNetwork.cnn: Defaults(25, 32, 8, True, {"adamw": {"learning_rate": 2e-3, "weight_decay": 0.05}}),
+    ImageNetwork.cnn: Defaults(25, 32, 8, True, CNN_TUNED),
     ImageNetwork.mlp: Defaults(60, 16, 0, False, {"adamw": {"learning_rate": 5e-3, "weight_decay": 0.1}}),
 }
 
