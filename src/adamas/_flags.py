@@ -1,71 +1,39 @@
 """Command-line options made from the rules: a rule that is added brings its own."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from adamas import schedules
-from adamas.rules import RULES, Rule
+from adamas.rules import RULES, Range
 
-__all__ = ["Schedule", "UsageError", "at_least", "find_rule", "hyperparameters_of", "reject", "with_hyperparameters"]
+__all__ = ["RANGES", "Schedule", "UsageError", "at_least", "flag", "reject", "training_command"]
 
 UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a wrong command line; it has no public name there."""
 
+RANGES: dict[str, Range | None] = {name: r for rule in reversed(RULES.values()) for name, r in rule.ranges.items()}
+"""The range of every hyper-parameter of any rule; None for a flag."""
 
-def reject(flag: str, problem: str) -> NoReturn:
+
+def reject(option: str, problem: str) -> NoReturn:
     """Raise the error that an option has this problem."""
-    raise UsageError(f"{flag} {problem}")
+    raise UsageError(f"{option} {problem}")
 
 
-def at_least(least: int, flag: str, number: int) -> None:
+def at_least(least: int, option: str, number: int) -> None:
     """Raise UsageError if the number that an option was given is less than it may be."""
     if number < least:
-        reject(flag, f"must be at least {least}, got {number}")
+        reject(option, f"must be at least {least}, got {number}")
 
 
-def find_rule(name: str) -> type[Rule]:
-    """Return the rule of this name, in upper or lower case; raise UsageError, with the nearest name, if none has it."""
-    names = {known.lower(): known for known in RULES}
-    if name.lower() in names:
-        return RULES[names[name.lower()]]
-    near = get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {names[near[0]]}? There are" if near else "use one of"
-    reject("--optimizer", f"{name!r} is not known: {hint} {', '.join(RULES)}")
-
-
-def with_hyperparameters(command: Callable[..., None]) -> Callable[..., None]:
-    """Put an option for each hyper-parameter of any rule in place of the command's ``**hyperparameters``."""
-    signature = inspect.signature(command)
-    own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-    options = [_option(name) for name in dict.fromkeys(name for rule in RULES.values() for name in rule.ranges)]
-    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    command.__annotations__.update({option.name: option.annotation for option in options})
-    return command
-
-
-def hyperparameters_of(rule: type[Rule], given: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all hyper-parameters of a rule: as given (not None), else as tuned for the task, else the rule's defaults.
-
-    Raises UsageError for one that is out of range or that the rule does not have.
-    """
-    values = {name: getattr(rule, name) for name in rule.ranges} | dict(tuned)
-    for name, value in given.items():
-        if value is None:
-            continue
-        if name not in rule.ranges:
-            reject(_flag(name), f"is not for {rule.__name__}: it has {', '.join(map(_flag, rule.ranges))}")
-        if (allowed := rule.ranges[name]) is not None:
-            try:
-                allowed.check(_flag(name), value)
-            except ValueError as error:
-                raise UsageError(str(error)) from None
-        values[name] = value
-    return values
+def flag(name: str) -> str:
+    """Return the option of a hyper-parameter or setting."""
+    return "--" + name.replace("_", "-")
 
 
 class Schedule(StrEnum):
@@ -91,19 +59,52 @@ class Schedule(StrEnum):
         return schedules.Warmup(warmup, courses[self]) if warmup else courses[self]
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def training_command(**defaults: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put what every training command has, and each hyper-parameter of any rule, in place of its ``**options``.
+
+    defaults: what the help says of the defaults of epochs, batch_size and patience, which None stands for.
+    """
+
+    def complete(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        options = [*_common(defaults), *map(_hyperparameter, RANGES)]
+        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        command.__annotations__.update({option.name: option.annotation for option in options})
+        return command
+
+    return complete
 
 
-def _option(name: str) -> inspect.Parameter:
+def _common(defaults: dict[str, str]) -> list[inspect.Parameter]:
+    names = f"One of {', '.join(RULES)}, in any case; torch:NAME for one of torch.optim."
+    together = "Optimizers to train one after another and compare, such as sgd,rmsprop,torch:adam."
+    patient = "Epochs without a lower validation loss after which training ends; 0: never."
+    return [
+        _option("optimizer", str | None, None, names, "AdamW"),
+        _option("compare", str | None, None, together, False),
+        _option("epochs", int | None, None, "Passes over the training examples.", defaults["epochs"]),
+        _option("batch_size", int | None, None, "Examples per step.", defaults["batch_size"]),
+        _option("patience", int | None, None, patient, defaults["patience"]),
+        _option("schedule", Schedule, Schedule.cosine, "The course of the learning rate."),
+        _option("warmup", int, 0, "Steps of linear rise before the schedule."),
+        _option("threads", int | None, None, "Of PyTorch; more than one pay for large batches only.", "1"),
+        _option("seed", int, 0, "Of the split, the first weights and the order of examples."),
+        _option("out", Path | None, None, "New folder for the results.", "runs/TASK-TIME"),
+    ]
+
+
+def _hyperparameter(name: str) -> inspect.Parameter:
     """Return the option of a hyper-parameter, whose help says which rules have it."""
-    ranges = {rule.__name__: rule.ranges[name] for rule in RULES.values() if name in rule.ranges}
-    allowed = next(iter(ranges.values()))
-    whose = "every optimizer" if len(ranges) == len(RULES) else ", ".join(ranges)
-    if allowed is None:
-        option = typer.Option(f"{_flag(name)}/--no-{_flag(name)[2:]}", help=f"Of {whose}.", show_default=False)
-        annotation: Any = Annotated[bool | None, option]
-    else:
-        option = typer.Option(_flag(name), help=f"Of {whose}; {allowed}.", show_default=False)
-        annotation = Annotated[float | None, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    having = [rule.__name__ for rule in RULES.values() if name in rule.ranges]
+    whose = "every rule" if len(having) == len(RULES) else ", ".join(having)
+    if (allowed := RANGES[name]) is not None:
+        return _option(name, float | None, None, f"Of {whose}; {allowed}.", False)
+    return _option(name, bool | None, None, f"Of {whose}.", False, f"{flag(name)}/--no-{flag(name)[2:]}")
+
+
+def _option(
+    name: str, kind: Any, default: Any, words: str, shown: str | bool = True, spelling: str = ""
+) -> inspect.Parameter:
+    option = typer.Option(spelling or flag(name), help=words, show_default=shown)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])

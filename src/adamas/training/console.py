@@ -1,16 +1,21 @@
-"""What `adamas train` shows: a progress bar in a terminal, plain lines elsewhere, and a table at the end."""
+"""What the command shows: a progress bar in a terminal, plain lines elsewhere, and tables at the end."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from adamas.training.loop import Epoch
 
-__all__ = ["Bar", "Lines", "Monitor", "monitor", "show_table"]
+__all__ = ["Bar", "Lines", "Monitor", "monitor", "show_comparison", "show_predictions", "show_results"]
+
+MOST_COLUMNS = 20
+"""Classes up to which a confusion matrix is shown: more would not fit in a line."""
 
 
 class Monitor(Protocol):
@@ -37,7 +42,7 @@ class Bar:
 
     def __init__(self, console: Console, epochs: int, steps: int) -> None:
         self.epochs = epochs
-        columns = (TextColumn("{task.description}"), BarColumn(14), TextColumn("{task.fields[figures]}"))
+        columns = (TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.fields[figures]}"))
         self.progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
         self.task = self.progress.add_task(f"epoch 0/{epochs}", total=steps, figures="")
 
@@ -74,21 +79,72 @@ class Lines(AbstractContextManager["Lines", None]):
         """Print the line, at once."""
         left = (perf_counter() - self.start) / epoch.epoch * (self.epochs - epoch.epoch)
         number = f"{epoch.epoch:{len(str(self.epochs))}}/{self.epochs}"
-        print(f"epoch {number}  {_figures(epoch)}  {left:.0f} s left", flush=True)
+        print(f"epoch {number}  {_figures(epoch)}  rate {epoch.learning_rate:.1e}  {left:.0f} s left", flush=True)
 
 
 def _figures(epoch: Epoch) -> str:
-    return f"loss {epoch.train_loss:.4f}  accuracy {epoch.test_accuracy:.4f}  rate {epoch.learning_rate:.1e}"
+    losses = f"loss {_short(epoch.train_loss)}  validation {_short(epoch.validation_loss)}"
+    return f"{losses}  accuracy {epoch.validation_accuracy:.4f}"
 
 
-def show_table(last: Epoch, parameters: int) -> None:
-    """Print the result of a run whose last epoch this is."""
+def _short(figure: float) -> str:
+    return f"{figure:.4f}" if figure < 1e3 else f"{figure:.1e}"
+
+
+def show_results(results: Mapping[str, Any], steps: int) -> None:
+    """Print what results.json says of a run of so many steps."""
+    classes = results["classes"]
+    if len(classes) <= MOST_COLUMNS:
+        print("test examples of each class (rows), by what they were taken for:")
+        matrix = Table(box=None)
+        for name in ["", *classes]:
+            matrix.add_column(name, justify="right")
+        for name, row in zip(classes, results["confusion"], strict=True):
+            matrix.add_row(name, *(str(count) if count else "." for count in row))
+        _print(matrix)
     table = Table(box=None, show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("train loss", f"{last.train_loss:.4f}")
-    table.add_row("test accuracy", f"{last.test_accuracy:.4f}")
-    table.add_row("parameters", f"{parameters:,}")
-    table.add_row("steps per second", f"{last.steps / last.seconds:,.0f}")
-    table.add_row("time in the optimizer", f"{last.optimizer_seconds / last.seconds:.0%}")
-    Console(highlight=False).print(table)
+    table.add_row("best epoch", f"{results['best_epoch']} of {results['epochs']}")
+    for name in ("train loss", "validation loss", "test loss", "test accuracy", "test balanced accuracy"):
+        table.add_row(name, _short(results[name.replace(" ", "_")]))
+    table.add_row("seconds", f"{results['seconds']:.1f}")
+    table.add_row("steps per second", f"{steps / results['seconds']:,.0f}")
+    table.add_row("time in the optimizer", f"{results['optimizer_seconds'] / results['seconds']:.0%}")
+    _print(table)
+
+
+def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None:
+    """Print a table of runs: by the name of the optimizer, its learning rate and what results.json says."""
+    print("each with its best weights, accuracy on the test examples:")
+    table = Table(box=None)
+    table.add_column("optimizer", no_wrap=True)
+    names = ("rate", "epoch", "train loss", "val. loss", "test loss", "accuracy", "seconds")
+    for name in names:
+        table.add_column(name, justify="right")
+    for optimizer, (rate, results) in runs.items():
+        figures = (results["train_loss"], results["validation_loss"], results["test_loss"], results["test_accuracy"])
+        row = (
+            f"{rate:g}",
+            str(results["best_epoch"]),
+            *map(_short, figures),
+            f"{results['seconds']:.1f}",
+        )
+        table.add_row(optimizer, *row)
+    _print(table)
+
+
+def show_predictions(names: Sequence[str], shares: NDArray[Any], classes: Sequence[str]) -> None:
+    """Print the likeliest class of each name, and its probability; shares: (names, classes)."""
+    table = Table(box=None)
+    table.add_column("file", overflow="fold")
+    table.add_column("class", justify="right")
+    table.add_column("probability", justify="right")
+    for name, row in zip(names, shares, strict=True):
+        label = int(row.argmax())
+        table.add_row(name, classes[label], f"{row[label]:.4f}")
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(highlight=False, markup=False).print(table)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Dataset", "digits"]
+__all__ = ["Dataset", "Parts", "digits"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,29 @@ class Dataset:
             members = np.flatnonzero(self.labels == label)
             second[rng.permutation(members)[: round(share * len(members))]] = True
         return self.take(np.flatnonzero(~second)), self.take(np.flatnonzero(second))
+
+
+class Parts(NamedTuple):
+    """Examples to train on, to choose by (when to stop, which weights to keep), and to judge the result by, once."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+
+    @classmethod
+    def of(cls, examples: Dataset, rng: np.random.Generator, test: Dataset | None = None) -> Self:
+        """Split examples, class by class: a tenth of what is not for the test to validate by.
+
+        test: the examples for the test; if they are not given, a fifth of the others.
+
+        Raises ValueError if one of the parts would be empty.
+        """
+        rest, test = examples.split(0.2, rng) if test is None else (examples, test)
+        parts = cls(*rest.split(0.1, rng), test)
+        if not all(map(len, parts)):
+            sizes = ", ".join(f"{len(part)} for {name}" for name, part in parts._asdict().items())
+            raise ValueError(f"{len(examples)} examples of {len(examples.classes)} classes are too few: {sizes}")
+        return parts
 
 
 def digits() -> Dataset:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adamas.rules import Rule
 from adamas.training.data import Dataset
+from adamas.training.scores import Scores
 
-__all__ = ["Epoch", "Model", "count_steps", "train"]
+__all__ = ["Epoch", "Model", "Stepper", "count_steps", "train"]
 
 
 class Model(Protocol):
@@ -20,8 +20,21 @@ class Model(Protocol):
     def loss_and_gradients(self, params: Any, inputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, Any]:
         """Return the mean loss of a batch and its gradients by params."""
 
-    def predict(self, params: Any, inputs: NDArray[Any]) -> NDArray[np.intp]:
-        """Return the label of each input."""
+    def logits(self, params: Any, inputs: NDArray[Any]) -> NDArray[Any]:
+        """Return what the network says to each input, (n, outputs): one output for two classes, else one per class."""
+
+
+class Stepper(Protocol):
+    """What the loop needs of an optimizer: those of `adamas` are such, and `adamas.training.peers.TorchOptimizer`."""
+
+    learning_rate: Any  # a number or a function of the step
+
+    @property
+    def t(self) -> int:
+        """The number of steps taken."""
+
+    def update(self, params: Any, grads: Any) -> Any:
+        """Take one step and return the parameters."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +43,17 @@ class Epoch:
 
     epoch, steps: how many were made so far.
     train_loss: the mean over the epoch, of each batch before its step.
-    test_accuracy: the share of the test examples that are classified rightly, now.
+    validation_loss, validation_accuracy: on the examples to validate by, now: the mean loss, and the share that is
+        classified rightly.
     learning_rate: of the epoch's last step.
-    seconds, optimizer_seconds: spent so far on training (tests not counted), and in the optimizer's part of it.
+    seconds, optimizer_seconds: spent so far on training (validation not counted), and in the optimizer's part of it.
     """
 
     epoch: int
     steps: int
     train_loss: float
-    test_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
     learning_rate: float
     seconds: float
     optimizer_seconds: float
@@ -52,21 +67,26 @@ def count_steps(examples: int, batch_size: int) -> int:
 def train(
     model: Model,
     params: Any,
-    optimizer: Rule,
+    optimizer: Stepper,
     examples: Dataset,
-    test: Dataset,
+    validation: Dataset,
     *,
     epochs: int,
     batch_size: int,
     rng: np.random.Generator,
+    patience: int = 0,
+    augment: Callable[[NDArray[Any]], NDArray[Any]] = lambda inputs: inputs,
     after_step: Callable[[], object] = lambda: None,
 ) -> Iterator[Epoch]:
     """Train for some epochs and yield what is known after each; params, arrays in lists or dicts, are overwritten.
 
-    Each epoch takes the examples in a new random order, in batches. Leave the iteration at any time, Ctrl-C included:
-    what was yielded holds. Raises FloatingPointError if the loss becomes infinite or NaN.
+    Each epoch takes the examples in a new random order, in batches, whose inputs `augment` may change. Training ends
+    early once the loss on the validation examples has not been lower for `patience` epochs (0: never). Leave the
+    iteration at any time, Ctrl-C included: what was yielded holds. Raises FloatingPointError if a loss becomes infinite
+    or NaN.
     """
     steps, seconds, optimizer_seconds = 0, 0.0, 0.0
+    lowest, best = np.inf, 0
     for epoch in range(1, epochs + 1):
         loss = 0.0
         start = perf_counter()
@@ -74,9 +94,8 @@ def train(
             order = rng.permutation(len(examples))
             for first in range(0, len(order), batch_size):
                 batch = examples.take(order[first : first + batch_size])
-                batch_loss, gradients = model.loss_and_gradients(params, batch.inputs, batch.labels)
-                if not np.isfinite(batch_loss):
-                    raise FloatingPointError(f"the loss became {batch_loss} in epoch {epoch}")
+                batch_loss, gradients = model.loss_and_gradients(params, augment(batch.inputs), batch.labels)
+                _check(batch_loss, epoch)
                 before = perf_counter()
                 params = optimizer.update(params, gradients)
                 optimizer_seconds += perf_counter() - before
@@ -84,7 +103,17 @@ def train(
                 steps += 1
                 after_step()
             seconds += perf_counter() - start
-            accuracy = np.mean(model.predict(params, test.inputs) == test.labels)
-        rate = optimizer.learning_rate  # type: ignore[attr-defined]  # declared by each rule, not by their base
+            scores = Scores.of(model.logits(params, validation.inputs), validation.labels, len(validation.classes))
+            _check(scores.loss, epoch)
+        rate = optimizer.learning_rate
         rate = rate(optimizer.t - 1) if callable(rate) else rate
-        yield Epoch(epoch, steps, loss, float(accuracy), float(rate), seconds, optimizer_seconds)
+        yield Epoch(epoch, steps, loss, scores.loss, scores.accuracy, float(rate), seconds, optimizer_seconds)
+        if scores.loss < lowest:
+            lowest, best = scores.loss, epoch
+        if patience and epoch - best >= patience:
+            break
+
+
+def _check(loss: float, epoch: int) -> None:
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss} in epoch {epoch}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["cross_entropy", "forward", "init", "loss_and_gradients", "predict"]
+__all__ = ["cross_entropy", "forward", "init", "logits", "loss_and_gradients", "predict"]
 
 Array = NDArray[Any]
 Params = dict[str, dict[str, Array]]
@@ -47,14 +47,19 @@ def forward(params: Params, inputs: Array) -> list[Array]:
     return signals
 
 
+def logits(params: Params, inputs: Array) -> Array:
+    """Return the logits, (n, outputs)."""
+    return forward(params, inputs)[-1]
+
+
 def loss_and_gradients(params: Params, inputs: Array, labels: Array) -> tuple[float, Params]:
     """Return the loss of a batch and its derivatives by every parameter, shaped as params are.
 
     inputs: (n, ...). labels: (n,), integers from 0. This is backpropagation: from the last layer to the first, `dz`
     is the loss's derivative by that layer's z, (n, units), and the chain rule gives all others.
     """
-    *signals, logits = forward(params, inputs)
-    loss, dz = cross_entropy(logits, labels)
+    *signals, last = forward(params, inputs)
+    loss, dz = cross_entropy(last, labels)
     gradients: Params = {name: {} for name in params}
     for (name, layer), x in reversed(list(zip(params.items(), signals, strict=True))):
         gradients[name] = {"weight": x.T @ dz, "bias": dz.sum(axis=0)}  # because z = x @ weight + bias
@@ -84,5 +89,5 @@ def cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
 
 def predict(params: Params, inputs: Array) -> NDArray[np.intp]:
     """Return the likeliest class of each input, (n,)."""
-    logits = forward(params, inputs)[-1]
-    return (logits[:, 0] > 0).astype(np.intp) if logits.shape[1] == 1 else logits.argmax(axis=1)
+    last = logits(params, inputs)
+    return (last[:, 0] > 0).astype(np.intp) if last.shape[1] == 1 else last.argmax(axis=1)

@@ -4,24 +4,30 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+from adamas.training import weights
+from adamas.training.extras import require
 from adamas.training.loop import Epoch
+from adamas.training.scores import Scores
 
 __all__ = ["Run"]
 
 
 class Run:
-    """A folder: config.json, history.jsonl with a line per epoch (the fields of `Epoch`), and at last loss.png.
+    """A folder that keeps a run.
 
-    path: the folder. history: the epochs recorded so far.
+    config.json: what was asked for. history.jsonl: a line per epoch, the fields of `Epoch`. weights.safetensors: the
+    parameters after the epoch whose validation loss was the lowest. results.json: how they did on the test examples.
+
+    path: the folder. config: what config.json says. history: the epochs recorded so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
+        self.config = config
         self.history: list[Epoch] = []
 
     @classmethod
@@ -29,10 +35,10 @@ class Run:
         """Make the folder, by default runs/<task>-<date>-<time>, and write its config.json.
 
         Raises FileExistsError if path is something other than an empty folder, OSError if it cannot be written, and
-        ImportError if there is nothing to draw the picture with.
+        ImportError if there is nothing to draw its picture or to write its weights with.
         """
-        if find_spec("matplotlib") is None:  # said now, not when the training is done
-            raise ImportError("loss.png is drawn by matplotlib, which is missing: pip install 'adamas[train]'")
+        require("matplotlib", "drawing loss.png")  # said now, not when the training is done
+        require("safetensors", "keeping weights")
         if path is None:
             path = _make_new(Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}")
         else:
@@ -40,35 +46,63 @@ class Run:
             if any(path.iterdir()):
                 raise FileExistsError("it is not empty")
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        (path / "history.jsonl").touch()
-        return cls(path)
+        return cls(path, config)
 
-    def record(self, epoch: Epoch) -> None:
-        """Add an epoch. It is on disk when this returns, so that a run that is killed keeps it."""
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Return a run that was made before, with its history.
+
+        Raises ValueError if the folder does not keep a run with weights; OSError if it cannot be read.
+        """
+        for name in ("config.json", "history.jsonl", "weights.safetensors"):
+            if not (path / name).is_file():
+                raise ValueError(f"{path} is not the folder of a trained run: it has no {name}")
+        try:
+            run = cls(path, json.loads((path / "config.json").read_text()))
+            run.history = [Epoch(**json.loads(line)) for line in (path / "history.jsonl").read_text().splitlines()]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not the folder of a trained run: {error}") from None
+        return run
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose validation loss is the lowest, the first of equals: its weights are kept."""
+        return min(self.history, key=lambda epoch: epoch.validation_loss)
+
+    def record(self, epoch: Epoch, params: Any) -> None:
+        """Add an epoch, and keep the parameters if it is the best so far.
+
+        All is on disk when this returns, so that a run that is killed keeps it.
+        """
+        self.history.append(epoch)
+        if epoch is self.best:
+            weights.save(params, self.path / "weights.safetensors")
         with (self.path / "history.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
-        self.history.append(epoch)
 
-    def draw(self) -> None:
-        """Draw loss.png: the training loss and the test accuracy after each epoch."""
-        from matplotlib.figure import Figure  # noqa: PLC0415 - optional; no pyplot, so no display and no global state
-        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    def restore(self, params: Any) -> None:
+        """Overwrite parameters, arrays in lists or dicts, by the best; raises ValueError if those do not fit."""
+        weights.load(params, self.path / "weights.safetensors")
 
-        epochs = [e.epoch for e in self.history]
-        figure = Figure(figsize=(7, 6), layout="constrained")
-        losses, accuracies = figure.subplots(2, sharex=True)
-        losses.plot(epochs, [e.train_loss for e in self.history], ".-", color="tab:blue")
-        scale = "log" if min(e.train_loss for e in self.history) > 0 else "linear"
-        losses.set(ylabel="train loss (cross-entropy)", yscale=scale)
-        accuracies.plot(epochs, [e.test_accuracy for e in self.history], ".-", color="tab:orange")
-        accuracies.set(ylabel="test accuracy", xlabel="epoch")
-        accuracies.xaxis.set_major_locator(MaxNLocator(integer=True))
-        last = self.history[-1]
-        figure.suptitle(f"train loss {last.train_loss:.4g}, test accuracy {last.test_accuracy:.4f}")
-        for axes in (losses, accuracies):
-            axes.grid(alpha=0.3)
-            axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(self.path / "loss.png", dpi=150)
+    def finish(self, test: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
+        """Write results.json, how the best weights did on the test examples, and return what it says."""
+        last, best = self.history[-1], self.best
+        results = {
+            "epochs": last.epoch,
+            "best_epoch": best.epoch,
+            "train_loss": best.train_loss,
+            "validation_loss": best.validation_loss,
+            "validation_accuracy": best.validation_accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "test_balanced_accuracy": test.balanced_accuracy,
+            "classes": classes,
+            "confusion": test.confusion.tolist(),
+            "seconds": last.seconds,
+            "optimizer_seconds": last.optimizer_seconds,
+        }
+        (self.path / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        return results
 
 
 def _make_new(path: Path) -> Path:

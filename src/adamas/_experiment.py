@@ -1,0 +1,250 @@
+"""What every training command does once it has its examples and its network: train, show, keep, compare."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import adamas
+from adamas import _tree
+from adamas._choices import Choice, find_choice, find_choices
+from adamas._flags import RANGES, Schedule, UsageError, at_least, reject
+from adamas.training import Model, Parts, Run, Scores, count_steps, pictures, train
+from adamas.training.console import monitor, show_comparison, show_results
+
+__all__ = ["Experiment", "Settings", "conduct"]
+
+GROUPS = [("*.bias", {"weight_decay": 0.0})]
+"""Biases do not decay."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options that all training commands share ask for."""
+
+    choices: Sequence[tuple[Choice, dict[str, Any]]]
+    """Optimizers and their hyper-parameters."""
+    comparison: bool
+    epochs: int
+    batch_size: int
+    patience: int
+    schedule: Schedule
+    warmup: int
+    threads: int | None
+    seed: int
+    out: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        options: Mapping[str, Any],
+        tuned: Mapping[str, Mapping[str, Any]],
+        *,
+        epochs: int,
+        batch_size: int,
+        patience: int,
+    ) -> "Settings":
+        """Return the settings for a command's options, with these defaults; raises UsageError if one is wrong.
+
+        tuned: hyper-parameters that suit the task better than the defaults, by the name of the rule in lower case.
+        """
+        own = {name: value for name, value in options.items() if name not in RANGES}
+        for name, default in {"epochs": epochs, "batch_size": batch_size, "patience": patience}.items():
+            own[name] = default if own[name] is None else own[name]
+        optimizer, compare = own.pop("optimizer"), own.pop("compare")
+        if optimizer is not None and compare is not None:
+            reject("--optimizer", "and --compare exclude each other: give one")
+        choices = [find_choice(optimizer or "AdamW")] if compare is None else find_choices(compare)
+        at_least(1, "--epochs", own["epochs"])
+        at_least(1, "--batch-size", own["batch_size"])
+        at_least(0, "--patience", own["patience"])
+        at_least(0, "--warmup", own["warmup"])
+        _check_threads(own["threads"])
+        at_least(0, "--seed", own["seed"])
+        given = {name: value for name, value in options.items() if name in RANGES}
+        values = [choice.values(given, tuned.get(choice.name.rpartition(":")[2].lower(), {})) for choice in choices]
+        return cls(list(zip(choices, values, strict=True)), compare is not None, **own)
+
+    def streams(self) -> list[np.random.Generator]:
+        """Return the sources of chance: of the split, the first weights, the order of examples, their augmentation."""
+        return np.random.default_rng(self.seed).spawn(4)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained.
+
+    task: its name in `adamas.training.tasks.TASKS`. noun: what an example is, in the plural.
+    parts: the examples.
+    build: returns a new network and its first parameters, the same for the same random numbers.
+    details: what config.json has to say for the network to be built again, and what else of the task it should.
+    in_torch: whether PyTorch computes it.
+    augment: what is done to the inputs of each batch, if anything.
+    """
+
+    task: str
+    noun: str
+    parts: Parts
+    build: Callable[[np.random.Generator], tuple[Model, Any]]
+    details: Mapping[str, Any]
+    in_torch: bool
+    augment: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None = None
+
+
+def conduct(experiment: Experiment, settings: Settings) -> None:
+    """Train with each optimizer chosen, show and keep what comes of it.
+
+    Raises UsageError if a loss is lost, in the end; what was done before is kept, as it is after Ctrl-C.
+    """
+    _set_threads(experiment, settings)
+    trainings = [Training(experiment, settings, *choice) for choice in settings.choices]
+    for training in trainings:
+        training.prepare()
+    if not settings.comparison:
+        (training,) = trainings
+        results = _results(settings.out, experiment.task, training.config)
+        training.introduce()
+        training.run(results)
+        if training.lost:
+            raise UsageError(training.lost)
+        return
+    first = trainings[0].config
+    shared = {name: value for name, value in first.items() if all(t.config[name] == value for t in trainings)}
+    names = [choice.name for choice, _ in settings.choices]
+    folder = _results(settings.out, experiment.task, {"comparison": names, **shared}).path
+    trainings[0].introduce()
+    try:
+        for training in trainings:
+            training.run(Run.create(folder / training.choice.name.replace(":", "-"), experiment.task, training.config))
+    finally:
+        _compare([training for training in trainings if training.results], folder)
+    if lost := [training for training in trainings if training.lost]:
+        raise UsageError("; ".join(f"{training.choice.name}: {training.lost}" for training in lost))
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None:
+        at_least(1, "--threads", threads)
+        if threads > (most := os.cpu_count() or 1):
+            reject("--threads", f"must be at most {most}, the number of cores, got {threads}")
+
+
+def _set_threads(experiment: Experiment, settings: Settings) -> None:
+    """Give PyTorch its threads.
+
+    One by default: the networks are small, a second thread makes a step a tenth faster where the machine is idle and
+    many times slower where it is not; and the results are the same on every number of cores.
+    """
+    if experiment.in_torch:
+        import torch  # noqa: PLC0415 - optional
+
+        torch.set_num_threads(settings.threads or 1)
+    elif settings.threads is not None:
+        reject("--threads", "is for networks in PyTorch: leave it out")
+
+
+def _compare(trainings: "list[Training]", folder: Path) -> None:
+    """Draw and print runs together."""
+    if trainings:
+        histories = {training.choice.name: training.run_folder.history for training in trainings}
+        pictures.draw_comparison(histories, folder / "compare.png", trainings[0].title)
+        show_comparison({t.choice.name: (t.values["learning_rate"], t.results) for t in trainings})
+    print(f"the comparison is in {folder}", flush=True)
+
+
+class Training:
+    """One run of an experiment: with one optimizer.
+
+    results: what results.json says, empty as long as there are none. lost: how the loss was lost, if it was.
+    """
+
+    run_folder: Run
+
+    def __init__(self, experiment: Experiment, settings: Settings, choice: Choice, values: dict[str, Any]) -> None:
+        self.experiment, self.settings, self.choice, self.values = experiment, settings, choice, values
+        parts = experiment.parts
+        self.steps = settings.epochs * count_steps(len(parts.train), settings.batch_size)
+        if settings.warmup >= self.steps:
+            reject("--warmup", f"must be less than the {self.steps} steps of the run, got {settings.warmup}")
+        self.results: dict[str, Any] = {}
+        self.lost = ""
+        self.title = f"{experiment.task}, seed {settings.seed}"
+        config: dict[str, Any] = {"task": experiment.task, "adamas": adamas.__version__, "engine": adamas.engine}
+        config |= {"optimizer": choice.name, "hyperparameters": self.values, "groups": self.groups}
+        config |= {name: getattr(settings, name) for name in ("schedule", "warmup", "epochs", "batch_size", "patience")}
+        config |= {"seed": settings.seed, "classes": parts.test.classes, **experiment.details}
+        self.config = config | {f"{name}_examples": len(part) for name, part in parts._asdict().items()}
+
+    @property
+    def groups(self) -> list[tuple[str, dict[str, float]]]:
+        """The groups that the optimizer has a use for."""
+        return [group for group in GROUPS if all(name in self.choice.defaults for name in group[1])]
+
+    def prepare(self) -> None:
+        """Make the network and the optimizer, which may find faults, before anything is written."""
+        settings = self.settings
+        _, for_weights, self.for_order, self.for_augment = settings.streams()
+        self.model, self.params = self.experiment.build(for_weights)
+        rate = settings.schedule.of(self.values["learning_rate"], self.steps, settings.warmup)
+        self.stepper = self.choice.make(self.params, self.values | {"learning_rate": rate}, self.groups)
+
+    def run(self, folder: Run) -> None:
+        """Train; keep and show each epoch, then the whole: also what was done before Ctrl-C or a loss that is lost."""
+        experiment, settings, self.run_folder = self.experiment, self.settings, folder
+        values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
+        print(f"{self.choice.name}({values}), {settings.schedule}", flush=True)
+        try:
+            with monitor(settings.epochs, self.steps) as view:
+                for epoch in train(
+                    self.model,
+                    self.params,
+                    self.stepper,
+                    experiment.parts.train,
+                    experiment.parts.validation,
+                    epochs=settings.epochs,
+                    batch_size=settings.batch_size,
+                    rng=self.for_order,
+                    patience=settings.patience,
+                    augment=self._augment,
+                    after_step=view.step,
+                ):
+                    folder.record(epoch, self.params)
+                    view.epoch(epoch)
+        except FloatingPointError as error:
+            self.lost = f"{error}: try a lower --learning-rate"
+        finally:
+            self._conclude()
+
+    def _augment(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        augment = self.experiment.augment
+        return inputs if augment is None else augment(inputs, self.for_augment)
+
+    def introduce(self) -> None:
+        """Print what all runs of the experiment share."""
+        parts, parameters = self.experiment.parts, sum(array.size for _, array in _tree.leaves(self.params))
+        sizes = f"{len(parts.train):,} {self.experiment.noun} to train on, {len(parts.validation):,} to validate by"
+        print(f"{sizes}, {len(parts.test):,} to test on; {parameters:,} parameters; engine: {adamas.engine}")
+
+    def _conclude(self) -> None:
+        """Judge the best weights by the test examples; draw, show and keep what is known."""
+        folder, test = self.run_folder, self.experiment.parts.test
+        if folder.history:
+            folder.restore(self.params)
+            scores = Scores.of(self.model.logits(self.params, test.inputs), test.labels, len(test.classes))
+            self.results = folder.finish(scores, test.classes)
+            words = f"{self.choice.name} on {self.title}: test accuracy {scores.accuracy:.4f}"
+            pictures.draw_run(folder.history, folder.path / "loss.png", words)
+            if not self.settings.comparison:
+                show_results(self.results, folder.history[-1].steps)
+        print(f"{len(folder.history)} of {self.settings.epochs} epochs are in {folder.path}", flush=True)
+
+
+def _results(out: Path | None, task: str, config: Mapping[str, Any]) -> Run:
+    try:
+        return Run.create(out, task, config)
+    except OSError as error:
+        reject("--out", f"{str(out or 'runs')!r} cannot be used: {error.strerror or error}: name a new folder")

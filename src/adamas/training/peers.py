@@ -1,0 +1,101 @@
+"""The optimizers of torch.optim behind the interface of ours, to be trained with and compared."""
+
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from inspect import signature
+from typing import Any
+
+import torch
+
+from adamas import _tree
+from adamas.rules import RULES
+
+__all__ = ["TorchOptimizer", "hyperparameters", "optimizers"]
+
+APART = {"Optimizer", "LBFGS", "Muon", "SparseAdam"}
+"""Their base, and those that need another loop, matrices only, or sparse gradients."""
+
+TRANSLATED = {"learning_rate": "lr", "epsilon": "eps", "decoupled": "decoupled_weight_decay"}
+SECOND_MOMENT = {"RMSprop": "alpha", "Adadelta": "rho"}
+
+
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Return the optimizer classes of torch.optim that step dense arrays of any shape, by their names."""
+    classes = {name: cls for name, cls in vars(torch.optim).items() if isinstance(cls, type) and name not in APART}
+    return {name: cls for name, cls in sorted(classes.items()) if issubclass(cls, torch.optim.Optimizer)}
+
+
+def hyperparameters(cls: type[torch.optim.Optimizer]) -> dict[str, float | bool]:
+    """Return the hyper-parameters of a class of torch, by the names that they have here, and their defaults."""
+    names = {_translated(cls, name): name for rule in RULES.values() for name in rule.ranges}
+    ours: dict[str, float | bool] = {}
+    for theirs, parameter in signature(cls).parameters.items():
+        if theirs == "betas":
+            ours["beta1"], ours["beta2"] = parameter.default
+        elif theirs in names and isinstance(parameter.default, float | int):
+            is_flag = isinstance(parameter.default, bool)
+            ours[names[theirs]] = parameter.default if is_flag else float(parameter.default)
+    return ours
+
+
+def _translated(cls: type[torch.optim.Optimizer], name: str) -> str:
+    return SECOND_MOMENT.get(cls.__name__, name) if name == "beta2" else TRANSLATED.get(name, name)
+
+
+class TorchOptimizer:
+    """An optimizer of torch.optim that steps NumPy arrays in place, as ours do.
+
+    cls: a class of `optimizers`.
+    params: float32 or float64 arrays in lists or dicts.
+    values: hyper-parameters by the names that they have here; learning_rate may be a function of the step.
+    groups: as for `adamas.Adam`: pairs of a pattern and the hyper-parameters that it changes; the first match wins.
+
+    Raises ValueError for a hyper-parameter that the class does not have or whose value it refuses.
+    """
+
+    def __init__(
+        self,
+        cls: type[torch.optim.Optimizer],
+        params: Any,
+        values: Mapping[str, Any],
+        groups: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    ) -> None:
+        self.learning_rate = values.get("learning_rate", hyperparameters(cls)["learning_rate"])
+        self.t = 0
+        self._tensors = {keys: torch.from_numpy(array) for keys, array in _tree.leaves(params)}  # the same memory
+        of_group: list[list[torch.Tensor]] = [[] for _ in range(len(groups) + 1)]
+        for keys, tensor in self._tensors.items():
+            path = _tree.path(keys)
+            found = (i for i, (pattern, _) in enumerate(groups, start=1) if fnmatchcase(path, pattern))
+            of_group[next(found, 0)].append(tensor)
+        each = [dict(values), *({**values, **changes} for _, changes in groups)]
+        used = [(own, tensors) for own, tensors in zip(each, of_group, strict=True) if tensors]
+        self._rates = [own.get("learning_rate", self.learning_rate) for own, _ in used]
+        make: Callable[..., torch.optim.Optimizer] = cls
+        of_each = [{"params": tensors, **_arguments(cls, own)} for own, tensors in used]
+        self._optimizer = make(of_each, **_arguments(cls, values))  # it checks only what it is given by name
+
+    def update(self, params: Any, grads: Any) -> Any:
+        """Take one step and return params, which must be the arrays that the constructor was given."""
+        for (_, tensor), gradient in zip(self._tensors.items(), _tree.matched(params, grads), strict=True):
+            tensor.grad = None if gradient is None else torch.from_numpy(gradient)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate(self.t) if callable(rate) else rate
+        self._optimizer.step()
+        self.t += 1
+        return params
+
+
+def _arguments(cls: type[torch.optim.Optimizer], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a class for hyper-parameters by our names; a schedule stands for its first value."""
+    known = hyperparameters(cls)
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"torch.optim.{cls.__name__} has no {unknown[0]}: it has {', '.join(known)}")
+    values = {**known, **values}
+    arguments = {}
+    if "beta1" in known:
+        arguments["betas"] = (values["beta1"], values["beta2"])
+    for name, value in values.items():
+        if name not in ("beta1", "beta2") or "beta1" not in known:
+            arguments[_translated(cls, name)] = value(0) if callable(value) else value
+    return arguments
