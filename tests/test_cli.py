@@ -257,8 +257,10 @@ def test_a_loss_that_is_lost_is_one_line(adamas_):
     assert re.fullmatch(r"error: the loss became (nan|inf) in epoch 1: try a lower --learning-rate\n", done.stderr)
 
 
-def test_ctrl_c_keeps_what_was_recorded(tmp_path):
+@pytest.mark.parametrize("comparison", [False, True])
+def test_ctrl_c_keeps_what_was_recorded(tmp_path, comparison):
     command = [*COMMAND, *SMALL, "--epochs", "100000", "--out", "here"]
+    command += ["--compare", "adamw,sgd"] if comparison else []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of a background job would ignore it
     try:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -267,17 +269,23 @@ def test_ctrl_c_keeps_what_was_recorded(tmp_path):
     with process:
         while not process.stdout.readline().startswith("epoch"):
             assert process.poll() is None
+        assert list(tmp_path.glob("**/weights.safetensors")), "kept before the epoch is shown"
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted\n")
-    assert re.search(r"test accuracy +0\.\d{4}", output)
-    history = [json.loads(line) for line in (tmp_path / "here" / "history.jsonl").read_text().splitlines()]
+    if comparison:
+        assert "each with its best weights" in output
+        assert {path.name for path in (tmp_path / "here").iterdir()} == {"AdamW", "compare.png", "config.json"}
+    else:
+        assert re.search(r"test accuracy +0\.\d{4}", output)
+    folder = tmp_path / "here" / "AdamW" if comparison else tmp_path / "here"
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [entry["epoch"] for entry in history] == list(range(1, len(history) + 1))
     assert 1 <= len(history) < 100_000
-    assert (tmp_path / "here" / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert load_file(tmp_path / "here" / "weights.safetensors")["layer1.weight"].shape == (784, 16)
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert load_file(folder / "weights.safetensors")["layer1.weight"].shape == (784, 16)
     best = min(history, key=lambda entry: entry["validation_loss"])
-    assert json.loads((tmp_path / "here" / "results.json").read_text())["best_epoch"] == best["epoch"]
+    assert json.loads((folder / "results.json").read_text())["best_epoch"] == best["epoch"]
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ from typing import Any
 
 import adamas
 from adamas._flags import RANGES, UsageError, flag, reject
-from adamas.rules import RULES, Rule
+from adamas.rules import RULES
 from adamas.training import Stepper
 from adamas.training.extras import require
 
-__all__ = ["Choice", "find_choice", "find_choices", "find_rule"]
+__all__ = ["Choice", "find_choice", "find_choices"]
 
 TORCH = "torch:"
 
@@ -82,13 +82,9 @@ def find_choice(name: str, option: str = "--optimizer") -> Choice:
         classes = {f"{TORCH}{known}": cls for known, cls in peers.optimizers().items()}
         found = _find(name, classes, option)
         return Choice(found, peers.hyperparameters(classes[found]), classes[found])
-    rule = find_rule(name, option)
-    return Choice(rule.__name__, {n: getattr(rule, n) for n in rule.ranges}, getattr(adamas, rule.__name__))
-
-
-def find_rule(name: str, option: str = "--optimizer") -> type[Rule]:
-    """Return the rule of this name, in upper or lower case; raise UsageError, with the nearest name, if none has it."""
-    return RULES[_find(name, RULES, option)]
+    found = _find(name, RULES, option)
+    rule = RULES[found]
+    return Choice(found, {name: getattr(rule, name) for name in rule.ranges}, getattr(adamas, found))
 
 
 def _find(name: str, known: Mapping[str, object], option: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class Experiment:
     details: what config.json has to say for the network to be built again, and what else of the task it should.
     in_torch: whether PyTorch computes it.
     augment: what is done to the inputs of each batch, if anything.
+    files: texts to be kept in the folder of each run, by their names, such as a vocabulary.
     """
 
     task: str
@@ -93,6 +94,7 @@ class Experiment:
     details: Mapping[str, Any]
     in_torch: bool
     augment: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def conduct(experiment: Experiment, settings: Settings) -> None:
@@ -197,6 +199,8 @@ class Training:
         experiment, settings, self.run_folder = self.experiment, self.settings, folder
         values = ", ".join(f"{name}={value!r}" for name, value in self.values.items())
         print(f"{self.choice.name}({values}), {settings.schedule}", flush=True)
+        for name, text in experiment.files.items():
+            (folder.path / name).write_text(text, encoding="utf-8")
         try:
             with monitor(settings.epochs, self.steps) as view:
                 for epoch in train(

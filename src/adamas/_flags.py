@@ -17,7 +17,7 @@ UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a wrong command line; it has no public name there."""
 
 RANGES: dict[str, Range | None] = {name: r for rule in reversed(RULES.values()) for name, r in rule.ranges.items()}
-"""The range of every hyper-parameter of any rule; None for a flag."""
+"""The range of every hyper-parameter of any rule, the first's where they differ; None for a flag."""
 
 
 def reject(option: str, problem: str) -> NoReturn:

@@ -74,11 +74,11 @@ class Run:
 
         All is on disk when this returns, so that a run that is killed keeps it.
         """
-        self.history.append(epoch)
-        if epoch is self.best:
+        if not self.history or epoch.validation_loss < self.best.validation_loss:
             weights.save(params, self.path / "weights.safetensors")
         with (self.path / "history.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
+        self.history.append(epoch)  # last: what it holds is on disk, wherever Ctrl-C falls
 
     def restore(self, params: Any) -> None:
         """Overwrite parameters, arrays in lists or dicts, by the best; raises ValueError if those do not fit."""
