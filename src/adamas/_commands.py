@@ -8,6 +8,7 @@ import adamas
 from adamas._digits import train_digits
 from adamas._flags import UsageError
 from adamas._predict import predict_command
+from adamas._reviews import train_reviews
 
 __all__ = ["UsageError", "app", "run"]
 
@@ -15,6 +16,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 train_app = typer.Typer()
 app.add_typer(train_app, name="train")
 train_app.command("digits")(train_digits)
+train_app.command("reviews")(train_reviews)
 app.command("predict")(predict_command)
 
 

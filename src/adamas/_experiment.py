@@ -14,7 +14,7 @@ from adamas import _tree
 from adamas._choices import Choice, find_choice, find_choices
 from adamas._flags import RANGES, Schedule, UsageError, at_least, reject
 from adamas.training import Model, Parts, Run, Scores, count_steps, pictures, train
-from adamas.training.console import monitor, show_comparison, show_results
+from adamas.training.console import monitor, show_baselines, show_comparison, show_results
 
 __all__ = ["Experiment", "Settings", "conduct"]
 
@@ -85,6 +85,7 @@ class Experiment:
     in_torch: whether PyTorch computes it.
     augment: what is done to the inputs of each batch, if anything.
     files: texts to be kept in the folder of each run, by their names, such as a vocabulary.
+    baselines: what a network has to beat, by its name: test_accuracy and test_balanced_accuracy.
     """
 
     task: str
@@ -95,6 +96,7 @@ class Experiment:
     in_torch: bool
     augment: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]] | None = None
     files: Mapping[str, str] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def conduct(experiment: Experiment, settings: Settings) -> None:
@@ -155,6 +157,7 @@ def _compare(trainings: "list[Training]", folder: Path) -> None:
         histories = {training.choice.name: training.run_folder.history for training in trainings}
         pictures.draw_comparison(histories, folder / "compare.png", trainings[0].title)
         show_comparison({t.choice.name: (t.values["learning_rate"], t.results) for t in trainings})
+        show_baselines(trainings[0].results)
     print(f"the comparison is in {folder}", flush=True)
 
 
@@ -239,11 +242,12 @@ class Training:
         if folder.history:
             folder.restore(self.params)
             scores = Scores.of(self.model.logits(self.params, test.inputs), test.labels, len(test.classes))
-            self.results = folder.finish(scores, test.classes)
+            self.results = folder.finish(scores, test.classes, self.experiment.baselines)
             words = f"{self.choice.name} on {self.title}: test accuracy {scores.accuracy:.4f}"
             pictures.draw_run(folder.history, folder.path / "loss.png", words)
             if not self.settings.comparison:
                 show_results(self.results, folder.history[-1].steps)
+                show_baselines(self.results)
         print(f"{len(folder.history)} of {self.settings.epochs} epochs are in {folder.path}", flush=True)
 
 

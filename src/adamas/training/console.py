@@ -12,7 +12,16 @@ from rich.table import Table
 
 from adamas.training.loop import Epoch
 
-__all__ = ["Bar", "Lines", "Monitor", "monitor", "show_comparison", "show_predictions", "show_results"]
+__all__ = [
+    "Bar",
+    "Lines",
+    "Monitor",
+    "monitor",
+    "show_baselines",
+    "show_comparison",
+    "show_predictions",
+    "show_results",
+]
 
 MOST_COLUMNS = 20
 """Classes up to which a confusion matrix is shown: more would not fit in a line."""
@@ -114,16 +123,30 @@ def show_results(results: Mapping[str, Any], steps: int) -> None:
     _print(table)
 
 
+def show_baselines(results: Mapping[str, Any]) -> None:
+    """Print, if there are any, what the baselines of results.json get, which a network has to beat."""
+    if not results["baselines"]:
+        return
+    print("beside it, on the same test examples:")
+    table = Table(box=None)
+    for name in ("", "accuracy", "balanced accuracy"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, scores in results["baselines"].items():
+        table.add_row(name, *(f"{scores[key]:.4f}" for key in ("test_accuracy", "test_balanced_accuracy")))
+    _print(table)
+
+
 def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None:
     """Print a table of runs: by the name of the optimizer, its learning rate and what results.json says."""
-    print("each with its best weights, accuracy on the test examples:")
+    print("each with its best weights; accuracy, and balanced over the classes, on the test examples:")
     table = Table(box=None)
     table.add_column("optimizer", no_wrap=True)
-    names = ("rate", "epoch", "train loss", "val. loss", "test loss", "accuracy", "seconds")
+    names = ("rate", "epoch", "train loss", "val. loss", "accuracy", "balanced", "seconds")
     for name in names:
         table.add_column(name, justify="right")
     for optimizer, (rate, results) in runs.items():
-        figures = (results["train_loss"], results["validation_loss"], results["test_loss"], results["test_accuracy"])
+        keys = ("train_loss", "validation_loss", "test_accuracy", "test_balanced_accuracy")
+        figures = (results[key] for key in keys)
         row = (
             f"{rate:g}",
             str(results["best_epoch"]),
@@ -137,7 +160,7 @@ def show_comparison(runs: Mapping[str, tuple[float, Mapping[str, Any]]]) -> None
 def show_predictions(names: Sequence[str], shares: NDArray[Any], classes: Sequence[str]) -> None:
     """Print the likeliest class of each name, and its probability; shares: (names, classes)."""
     table = Table(box=None)
-    table.add_column("file", overflow="fold")
+    table.add_column("input", overflow="fold")
     table.add_column("class", justify="right")
     table.add_column("probability", justify="right")
     for name, row in zip(names, shares, strict=True):

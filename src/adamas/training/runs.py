@@ -84,8 +84,10 @@ class Run:
         """Overwrite parameters, arrays in lists or dicts, by the best; raises ValueError if those do not fit."""
         weights.load(params, self.path / "weights.safetensors")
 
-    def finish(self, test: Scores, classes: tuple[str, ...]) -> dict[str, Any]:
-        """Write results.json, how the best weights did on the test examples, and return what it says."""
+    def finish(
+        self, test: Scores, classes: tuple[str, ...], baselines: Mapping[str, Mapping[str, float]] | None = None
+    ) -> dict[str, Any]:
+        """Write results.json, how the best weights and the baselines did on the test examples; return what it says."""
         last, best = self.history[-1], self.best
         results = {
             "epochs": last.epoch,
@@ -96,6 +98,7 @@ class Run:
             "test_loss": test.loss,
             "test_accuracy": test.accuracy,
             "test_balanced_accuracy": test.balanced_accuracy,
+            "baselines": dict(baselines or {}),
             "classes": classes,
             "confusion": test.confusion.tolist(),
             "seconds": last.seconds,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from adamas.training import mlp
 
-__all__ = ["Scores", "likeliest", "probabilities"]
+__all__ = ["Scores", "balanced_accuracy", "confusion_matrix", "likeliest", "probabilities"]
 
 
 def likeliest(logits: NDArray[Any]) -> NDArray[np.intp]:
@@ -25,15 +25,31 @@ def probabilities(logits: NDArray[Any]) -> NDArray[Any]:
     return shares
 
 
+def confusion_matrix(labels: NDArray[np.intp], found: NDArray[np.intp], classes: int) -> NDArray[np.intp]:
+    """Return how many examples of each class (rows) were taken for each class (columns), (classes, classes)."""
+    confusion = np.zeros((classes, classes), np.intp)
+    np.add.at(confusion, (labels, found), 1)
+    return confusion
+
+
+def balanced_accuracy(confusion: NDArray[np.intp]) -> float:
+    """Return the mean over the classes of the share of each that is classified rightly.
+
+    Guessing the majority gets 1 / classes. Classes of which there is no example do not count.
+    """
+    right, all_ = confusion.diagonal(), confusion.sum(axis=1)
+    there = all_ > 0
+    return float(np.mean(right[there] / all_[there]))
+
+
 @dataclass(frozen=True)
 class Scores:
     """How well a network does on some examples.
 
     loss: the mean cross-entropy.
     accuracy: the share that is classified rightly.
-    balanced_accuracy: the mean over the classes of the share of each that is classified rightly; classes of which
-        there is no example do not count.
-    confusion: (classes, classes), how many of each class (rows) were taken for each class (columns).
+    balanced_accuracy: the same in the mean over the classes, as the function says.
+    confusion: (classes, classes), as `confusion_matrix` says.
     """
 
     loss: float
@@ -46,9 +62,5 @@ class Scores:
         """Return the scores of logits, (n, outputs), where the truth is labels, (n,), n at least 1."""
         with np.errstate(all="ignore"):  # the loss tells
             loss, _ = mlp.cross_entropy(logits, labels)
-        confusion = np.zeros((classes, classes), np.intp)
-        np.add.at(confusion, (labels, likeliest(logits)), 1)
-        right, all_ = confusion.diagonal(), confusion.sum(axis=1)
-        there = all_ > 0
-        balanced = np.mean(right[there] / all_[there])
-        return cls(loss, float(right.sum() / len(labels)), float(balanced), confusion)
+        confusion = confusion_matrix(labels, likeliest(logits), classes)
+        return cls(loss, float(confusion.trace() / len(labels)), balanced_accuracy(confusion), confusion)

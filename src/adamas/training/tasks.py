@@ -1,5 +1,6 @@
 """The tasks whose runs can be used again: how each makes its network anew and reads what is to be classified."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,12 @@ from adamas.training.images import read_image
 from adamas.training.loop import Model
 from adamas.training.runs import Run
 from adamas.training.scores import probabilities
+from adamas.training.text import Vocabulary
 
-__all__ = ["TASKS", "Task", "build_digits", "predict", "read_digits"]
+__all__ = ["TASKS", "VOCABULARY", "Task", "build_digits", "build_reviews", "predict", "read_digits", "read_texts"]
+
+VOCABULARY = "vocabulary.json"
+"""The file, in the folder of a run on texts, that lists the words that the network knows."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,44 @@ def read_digits(run: Run, names: Sequence[str]) -> NDArray[np.float32]:
     return np.stack([read_image(Path(name), (height, width)) for name in names])
 
 
+def build_reviews(config: Any, rng: np.random.Generator) -> tuple[Model, Any]:
+    """Return the network that a config of the task reviews describes, and its first parameters.
+
+    config: how many words the "vocabulary" has, the "cell", its "embedding", "hidden" and "dropout".
+    """
+    from adamas.training.network import Network  # noqa: PLC0415 - optional
+    from adamas.training.rnn import Recurrent  # noqa: PLC0415
+
+    options = {name: config[name] for name in ("embedding", "hidden", "dropout")}
+    network = Network.create(lambda: Recurrent(config["vocabulary"], config["cell"], **options), rng)
+    return network, network.params
+
+
+def read_texts(run: Run, names: Sequence[str]) -> NDArray[np.int64]:
+    """Return sentences, and the texts of files, as the word numbers of the vocabulary that the run was trained with."""
+    texts = [_text(name) for name in names]
+    return Vocabulary(json.loads((run.path / VOCABULARY).read_text())).encode(texts, run.config["longest"])
+
+
+def _text(name: str) -> str:
+    """Return what a file holds, or the name itself if it can only be a sentence."""
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 ({error.reason}): save it as UTF-8") from None
+    except OSError:  # a sentence may be too long for a file's name
+        return name
+    if not name.strip():
+        raise ValueError(f"{name!r} has no words: give a sentence or the name of a text file")
+    if path.suffix and " " not in name.strip() and name[-1] not in ".?!":
+        raise ValueError(f"there is no file {name!r}")
+    return name
+
+
 TASKS: dict[str, Task] = {
     "digits": Task(lambda run: build_digits(run.config, np.random.default_rng(0)), read_digits),
+    "reviews": Task(lambda run: build_reviews(run.config, np.random.default_rng(0)), read_texts),
 }
 """Every task by the name that config.json gives it."""
