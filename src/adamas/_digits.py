@@ -36,9 +36,8 @@ class Defaults:
     tuned: dict[str, dict[str, Any]]
 
 
-# Of three rates per rule, a factor of 2 to 5 apart, the one whose lowest validation loss, the mean over the splits of
-# seeds 10 and 11, is the lowest, after 15 epochs of cnn or 20 of mlp. No test example
-# had a part in it.
+# The rates: of three per rule, a factor of 2 to 5 apart, the one with the lowest validation loss, the mean over the
+# splits of seeds 10 and 11, after 15 epochs of cnn or 20 of mlp. No test example had a part in it.
 TUNED = {
     ImageNetwork.cnn: {
         "sgd": {"learning_rate": 0.15},
