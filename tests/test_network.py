@@ -8,16 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from torch import nn
 
 import adamas
 from adamas import _tree
 from adamas.rules import RULES
-from adamas.training import Parts, cnn, digits, mlp, network, peers, train
+from adamas.training import Epoch, Parts, Run, cnn, digits, mlp, network, peers, tasks, train
 from adamas.training.cnn import CNN
 from adamas.training.images import jiggle
 from adamas.training.network import Network
 from adamas.training.peers import TorchOptimizer, hyperparameters, optimizers
+from adamas.training.scores import probabilities
 
 GROUPS = [("*.bias", {"weight_decay": 0.0})]
 
@@ -235,6 +237,22 @@ def test_the_curves_of_adam_here_and_in_torch_differ_by_less_than_two_seeds_do(i
     theirs = curve(lambda params: TorchOptimizer(torch.optim.Adam, params, values), 0)
     assert_array_equal(np.sign(np.diff(ours[:, 0])), [-1])
     assert np.max(np.abs(ours - theirs)) < 0.1 * np.min(np.abs(ours - other_seed).max(axis=0))
+
+
+@pytest.mark.parametrize("model", ["cnn", "mlp"])
+@pytest.mark.parametrize("classes", ["3,8", "0,1,2,3,4,5,6,7,8,9"])
+def test_a_run_says_of_files_what_its_network_said_of_the_images(images, tmp_path, model, classes):
+    chosen = images.only(classes.split(",")).take(np.arange(0, 200, 20))
+    config = {"task": "digits", "model": model, "shape": [28, 28], "hidden": [16], "classes": chosen.classes}
+    net, params = tasks.build_digits(config, np.random.default_rng(0))
+    run = Run.create(tmp_path / "run", "digits", config)
+    run.record(Epoch(1, 1, 1.0, 1.0, 0.5, 1e-3, 0.1, 0.1), params)
+    files = [str(tmp_path / f"{k}.png") for k in range(10)]
+    for file, image in zip(files, chosen.inputs, strict=True):
+        Image.fromarray(np.rint(255 * image).astype(np.uint8)).save(file)
+    shares = tasks.predict(Run.open(run.path), files)
+    assert_allclose(shares, probabilities(net.logits(params, chosen.inputs)), rtol=1e-5, atol=1e-7)
+    assert shares.shape == (10, len(chosen.classes))
 
 
 # --- the optimizers of torch ------------------------------------------------------------------------------------------
