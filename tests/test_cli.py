@@ -8,16 +8,16 @@ import sys
 
 import numpy as np
 import pytest
+from command import COMMAND, error_of
 from PIL import Image
 from safetensors.numpy import load_file
 
 import adamas
-from adamas import _choices, _commands, _digits, _experiment, _flags, _predict, cli
+from adamas import _choices, _commands, _digits, _experiment, _flags, _predict, _reviews, cli
 from adamas.rules import RULES
 from adamas.training import Epoch, console, digits
 from adamas.training.tasks import TASKS
 
-COMMAND = [sys.executable, "-W", "error", "-m", "adamas"]
 SMALL = ["train", "digits", "--model", "mlp", "--epochs", "1", "--hidden", "16", "--batch-size", "64"]
 
 
@@ -35,28 +35,8 @@ def threes_and_eights(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def adamas_(tmp_path):
-    def run(*arguments, command=COMMAND):
-        return subprocess.run(
-            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
-        )
-
-    return run
-
-
-def error_of(done, folder):
-    """Return the line of a command that must have failed and left nothing behind."""
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    assert list(folder.iterdir()) == []
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line.removeprefix("error: ")
-
-
 def test_all_is_sorted():
-    for module in (_choices, _commands, _digits, _experiment, _flags, _predict, cli, console):
+    for module in (_choices, _commands, _digits, _experiment, _flags, _predict, _reviews, cli, console):
         assert module.__all__ == sorted(module.__all__)
         assert all(hasattr(module, name) for name in module.__all__)
 
@@ -369,7 +349,7 @@ def test_a_trained_run_classifies_images(adamas_, trained, threes_and_eights, tm
         (["missing", "x.png"], "missing is not the folder of a trained run: it has no config.json"),
         (["RUN", "x.png"], "[Errno 2] No such file or directory: 'x.png'"),
         (["RUN", "RUN/config.json"], "RUN/config.json cannot be used: no image that Pillow opens"),
-        (["RUN"], "Missing argument 'FILE...'"),
+        (["RUN"], "Missing argument 'INPUT...'"),
     ],
 )
 def test_predictions_that_cannot_be_made(adamas_, trained, tmp_path, arguments, error):

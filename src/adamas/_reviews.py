@@ -31,8 +31,8 @@ class Cell(StrEnum):
 
 
 TUNED = {
-    "sgd": {"learning_rate": 0.5},
-    "momentum": {"learning_rate": 0.05},
+    "sgd": {"learning_rate": 2.0},
+    "momentum": {"learning_rate": 0.2},
     "rmsprop": {"learning_rate": 2e-3},
     "adagrad": {"learning_rate": 0.02},
     "adam": {"learning_rate": 2e-3},

@@ -58,6 +58,6 @@ def _finish(figure: Any, losses: Any, values: Sequence[float], title: str, path:
         losses.set_yscale("log")
         losses.yaxis.set_major_formatter("{x:g}")  # 0.1 rather than a power of ten
         losses.yaxis.set_minor_formatter("{x:g}" if max(values) < 10 * min(values) else "")
-    losses.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper")
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
