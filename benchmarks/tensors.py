@@ -44,7 +44,7 @@ def rows() -> list[Any]:
         lambda: Row("100M, one tensor", "torch fused", *pair([(100_000_000,)], **fused), 1, 12),
         lambda: Row("GPT-2 small, 148 tensors", "torch fused", *pair(GPT2_SMALL, **fused), 1, 12),
         lambda: Row("GPT-2 small, 148 tensors", "torch default", *pair(GPT2_SMALL), 4, 5),
-        lambda: Row("1,000 tensors of 1,000", "torch fused", *pair([(1000,)] * 1000, **fused), 8, 100),
+        lambda: Row("1,000 tensors of 1,000", "torch fused", *pair([(1000,)] * 1000, **fused), 8, 20, 20),
         lambda: Row("10 tensors of 64", "torch fused", *pair([(64,)] * 10, **fused), 5, 100, 20),
         lambda: Row("10 tensors of 64", "torch default", *pair([(64,)] * 10), 10, 100, 20),
     ]

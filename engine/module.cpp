@@ -53,8 +53,9 @@ NB_MODULE(_engine, m) {
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"));
     nb::class_<TensorPlan>(m, "TensorPlan")
-        .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict>(), nb::arg("rule"),
-             nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"), nb::arg("all_states"))
+        .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict, nb::object>(),
+             nb::arg("rule"), nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"),
+             nb::arg("all_states"), nb::arg("make_handles").none())
         .def("others", &TensorPlan::others)
         .def("step", &TensorPlan::step, nb::arg("groups"), nb::arg("all_states"), nb::arg("numbers"));
 }

@@ -111,8 +111,12 @@ bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
 bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
     if (g == Py_None) return true;
     Array param, grad;
-    return read_array(p, param) && read_array(g, grad) &&
-           work_.add_arrays(segment.layout, segment.state_data, param, grad, coefficients_.at(segment.group), p, g);
+    if (!read_array(p, param) || !read_array(g, grad) ||
+        !work_.add_arrays(segment.layout, segment.state_data, param, grad, coefficients_.at(segment.group)))
+        return false;
+    work_.hold(nb::borrow(p));
+    work_.hold(nb::borrow(g));
+    return true;
 }
 
 bool Plan::read(const Node& node, PyObject* p, PyObject* g, bool top) {

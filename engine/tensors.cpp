@@ -39,13 +39,10 @@ constexpr std::uint8_t floating = 2;
 // Asks the cache for a tensor that will be read soon: first for its object, then, when that is near, for what the first
 // word after the object's header points to, which is where PyTorch keeps a tensor. Were that not so, it would be of no
 // use and do no harm.
-void prefetch_object(PyObject* tensor) {
-    __builtin_prefetch(tensor);
-}
 void prefetch_tensor(PyObject* tensor) {
     const char* inner;
     std::memcpy(&inner, tensor + 1, sizeof inner);
-    for (std::size_t line = 0; line < 3; ++line) __builtin_prefetch(inner + 64 * line);
+    for (std::size_t line = 0; line < 4; ++line) __builtin_prefetch(inner + 64 * line);
 }
 
 nb::object interned(const char* text) {
@@ -83,7 +80,7 @@ bool Exchange::read(PyObject* object, Array& to) const {
 }
 
 TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-                       nb::dict all_states)
+                       nb::dict all_states, nb::object make_handles)
     : exchange_(tensor),
       work_(rule),
       plain_(nb::borrow(tensor)),
@@ -101,15 +98,15 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
     for (nb::handle source : entries) {
         const auto [group, param, state, count, plain] =
             nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool>>(source);
-        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none()});
+        entries_.push_back({group, param, state, count, {}, {}, {}, {}, plain || state.is_none()});
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
     }
-    choose();
+    choose(make_handles);
 }
 
 // Decides which entries the engine steps.
-void TensorPlan::choose() {
+void TensorPlan::choose(const nb::object& make_handles) {
     const Coefficients none{};
     std::vector<Entry*> with_gradient;
     for (Entry& entry : entries_) {
@@ -122,6 +119,12 @@ void TensorPlan::choose() {
                      param.axes == model.axes;
         if (!entry.ours) continue;
         entry.layout = Layout(param, model);
+        if (!names_.empty() && !make_handles.is_none() && Handle::available()) {
+            nb::list values;
+            for (PyObject* value : entry.values) values.append(nb::borrow(value));
+            for (nb::handle capsule : nb::cast<nb::list>(make_handles(values)))
+                entry.handles.emplace_back(PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr())));
+        }
         const nb::object grad = gradient(entry);
         if (grad.is_none()) continue;
         entry.ours = read(entry, grad, &none);
@@ -215,14 +218,15 @@ bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coef
     Extent written[max_state];
     for (std::size_t k = 0; k < names_.size(); ++k) {
         Array moment;
-        if (!exchange_.read(entry.values[k], moment) || !entry.layout.fits(moment) || !entry.layout.dense(moment))
-            return false;
+        const bool known =
+            entry.handles.empty() ? exchange_.read(entry.values[k], moment) : entry.handles[k].read(moment);
+        if (!known || !entry.layout.fits(moment) || !entry.layout.dense(moment)) return false;
         memory[k] = moment.data;
         written[k] = moment.extent();
     }
     if (Py_TYPE(gradient.ptr()) != plain || !exchange_.read(gradient.ptr(), grad)) return false;
     if (!exchange_.read(entry.param.ptr(), param)) return false;
-    if (!work_.add_arrays(entry.layout, memory, param, grad, coefficients, entry.param, gradient)) return false;
+    if (!work_.add_arrays(entry.layout, memory, param, grad, coefficients)) return false;
     if (entry.layout.size > 0)
         for (std::size_t k = 0; k < names_.size(); ++k) work_.add_written(written[k]);
     return true;
@@ -230,17 +234,32 @@ bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coef
 
 // Asks the cache for what lies ahead of entry i: the work between two steps has evicted it.
 void TensorPlan::prefetch(std::size_t i) const {
-    constexpr std::size_t ahead = 6;
+    constexpr std::size_t ahead = 4;
+    const auto ask = [](const void* address) { __builtin_prefetch(address); };
+    if (i + 3 * ahead < entries_.size()) {
+        const Entry& entry = entries_[i + 3 * ahead];
+        ask(&entry);
+        ask(reinterpret_cast<const char*>(&entry) + 64);
+        ask(reinterpret_cast<const char*>(&entry) + 128);
+        ask(reinterpret_cast<const char*>(&entry) + 192);
+    }
     if (i + 2 * ahead < entries_.size()) {
         const Entry& entry = entries_[i + 2 * ahead];
-        prefetch_object(entry.param.ptr());
-        __builtin_prefetch(entry.state.ptr());
-        for (const Slot& slot : entry.slots) prefetch_object(slot.value.ptr());
+        ask(entry.param.ptr());
+        ask(entry.state.ptr());
+        ask(entry.slots.data());
+        ask(entry.slots.data() + 2);
+        ask(entry.values.data());
+        ask(entry.handles.data());
+        ask(entry.layout.shape.data());
+        ask(entry.layout.strides.data());
+        for (const Handle& handle : entry.handles) handle.prefetch_handle();
     }
     if (i + ahead < entries_.size()) {
         const Entry& entry = entries_[i + ahead];
         prefetch_tensor(entry.param.ptr());
-        for (const Slot& slot : entry.slots) prefetch_tensor(slot.value.ptr());
+        if (!entry.state.is_none()) ask(reinterpret_cast<PyDictObject*>(entry.state.ptr())->ma_keys);
+        for (const Handle& handle : entry.handles) handle.prefetch_tensor();
     }
 }
 
@@ -251,9 +270,10 @@ bool TensorPlan::read_all(nb::handle numbers) {
         prefetch(i);
         if (!entry.slots.empty() && !same_state(entry)) return false;
         if (!entry.ours) continue;
-        const nb::object grad = gradient(entry);
+        nb::object grad = gradient(entry);
         if (grad.is_none()) continue;
         if (entry.state.is_none() || !read(entry, grad, numbers_of(entry.group, counts_[i] + 1, numbers))) return false;
+        work_.hold(std::move(grad));
         stepped_.push_back(i);
     }
     return true;

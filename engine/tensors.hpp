@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "handles.hpp"
 #include "work.hpp"
 
 namespace adamas {
@@ -31,9 +32,12 @@ public:
     // tensor: the library's class of tensors. entries: for each parameter of the groups (group, parameter, its state as
     // a dict, None if it has none yet, the tensor that shows its count of steps there, or None, and whether the engine
     // may step it). names: of the state in the rule's order. counts: float64 array, the steps taken by each entry.
-    // all_states: the dict of states.
+    // all_states: the dict of states. make_handles: returns a capsule with a new reference for each tensor of a list;
+    // None if there is no such function.
     TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-               nb::dict all_states);
+               nb::dict all_states, nb::object make_handles);
+    TensorPlan(const TensorPlan&) = delete;
+    TensorPlan& operator=(const TensorPlan&) = delete;
 
     // The entries that have a gradient and that the engine does not step: for their type, layout, device, or because
     // they share memory with others.
@@ -56,6 +60,7 @@ private:
         nb::object param, state, count;  // state and count: None as long as there are none
         std::vector<Slot> slots;         // of the state that the rule needs, and of the count, by place
         std::vector<PyObject*> values;   // of the slots, in the rule's order
+        std::vector<Handle> handles;     // of the values, if there are handles
         Layout layout;
         bool ours = true;
     };
@@ -73,7 +78,7 @@ private:
     bool read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients);
     void prefetch(std::size_t i) const;
     bool read_all(nb::handle numbers);
-    void choose();
+    void choose(const nb::object& make_handles);
     const Coefficients* numbers_of(std::size_t group, double t, nb::handle numbers);
 
     Exchange exchange_;

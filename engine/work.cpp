@@ -79,9 +79,7 @@ Block& Work::add_block(const Layout& layout, void* const* state, void* p, const 
     return block;
 }
 
-// Returns null for a dense array, else how to walk it.
 const View* Work::view(const Layout& layout, const Array& array) {
-    if (layout.dense(array)) return nullptr;
     const std::size_t axes = layout.order.size();
     std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * axes);
     for (std::size_t i = 0; i < axes; ++i) {
@@ -92,18 +90,16 @@ const View* Work::view(const Layout& layout, const Array& array) {
 }
 
 bool Work::add_arrays(const Layout& layout, void* const* state, const Array& p, const Array& g,
-                      const Coefficients* coefficients, nb::handle p_owner, nb::handle g_owner) {
+                      const Coefficients* coefficients) {
     if (p.type != layout.type || !layout.fits(p) || !layout.fits(g) || !p.writeable) return false;
     if (layout.size == 0) return true;
-    const View* p_view = view(layout, p);
+    const View* p_view = layout.dense(p) ? nullptr : view(layout, p);
     if (p_view && p.overlaps_itself()) return false;
     Block& block = add_block(layout, state, p.data, g.data, coefficients);
     block.p_view = p_view;
-    block.g_view = view(layout, g);
+    block.g_view = layout.dense(g) ? nullptr : view(layout, g);
     written_.push_back(p.extent());
     grads_.push_back(g.extent());
-    held_.push_back(nb::borrow(p_owner));
-    held_.push_back(nb::borrow(g_owner));
     return true;
 }
 

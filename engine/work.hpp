@@ -35,9 +35,12 @@ public:
                      const Coefficients* coefficients);
 
     // Adds an array of this layout, its state, and a gradient of the same shape, dense or not; false, with nothing
-    // added, if they are not such. Their owners are held until the end of the step.
+    // added, if they are not such.
     bool add_arrays(const Layout& layout, void* const* state, const Array& p, const Array& g,
-                    const Coefficients* coefficients, nb::handle p_owner, nb::handle g_owner);
+                    const Coefficients* coefficients);
+
+    // Keeps the owner of an array alive until the end of the step.
+    void hold(nb::object owner) { held_.push_back(std::move(owner)); }
 
     // Adds memory that a step writes beside parameters, for overlaps().
     void add_written(const Extent& extent) { written_.push_back(extent); }
@@ -54,7 +57,7 @@ public:
     void drop() { held_.clear(); }
 
 private:
-    const View* view(const Layout& layout, const Array& array);
+    const View* view(const Layout& layout, const Array& array);  // how to walk an array that is not dense
 
     std::size_t rule_, coefficient_count_, state_count_;
     bool running_ = false;  // while the GIL is released

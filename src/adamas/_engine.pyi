@@ -24,28 +24,36 @@ class TensorPlan:
     """The steps of the parameters in some groups of a torch.optim.Optimizer that share a rule.
 
     tensor: torch.Tensor. entries: for each parameter of the groups, in order (place of the group, parameter, its dict
-        of state or None if it has none yet, the tensor that shows its count of steps there or None).
+        of state or None if it has none yet, the tensor that shows its count of steps there or None, whether its memory
+        is what it seems).
     names: of the state in those dicts, in the rule's order. counts: float64, the steps taken by each entry.
-    all_states: optimizer.state. ValueError if the engine cannot step the entries.
+    all_states: optimizer.state. make_handles: torch's function that returns capsules of at::Tensor for a list of
+        tensors, None if there is none: it saves time.
     """
 
     def __init__(
         self,
         rule: str,
         tensor: type,
-        entries: list[tuple[int, Any, dict[str, Any] | None, Any]],
+        entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool]],
         names: list[str],
         counts: Any,
         all_states: dict[Any, Any],
+        make_handles: Callable[[list[Any]], list[Any]] | None,
     ) -> None: ...
+    def others(self) -> list[int]:
+        """Return the entries that the engine does not step: for their type, layout or device, or shared memory."""
+
     def step(
         self,
         groups: list[dict[str, Any]],
         all_states: dict[Any, Any],
         numbers: Callable[[int, float], tuple[dict[str, float], tuple[float, float, float]]],
-    ) -> bool:
-        """Step every parameter that has a gradient; return False, with nothing changed, if something is new or is not
-        for the engine: objects, types, layouts, devices, memory that is shared.
+    ) -> list[Any] | None:
+        """Step every parameter that has a gradient, but for the others, and return the list of those parameters.
+
+        Returns None, with nothing changed, if something is not as it was learned: objects, types, layouts, devices,
+        memory that is shared.
 
         numbers: called with (place of a group, t), once for each t in a group, for the coefficients and stages of step
         t = 1.0, 2.0, ...

@@ -26,6 +26,10 @@ ALWAYS_SAVED = ("lr", "betas", "eps", "alpha", "dampening", "lr_decay", "weight_
 """The hyper-parameters that are in every state dict of a class that has them, however old."""
 
 
+MAKE_HANDLES = getattr(getattr(torch._C, "_aoti", None), "unsafe_alloc_void_ptrs_from_tensors", None)
+"""What lets the engine look at state through torch's C interface, in a third of the time of DLPack."""
+
+
 class Kind(NamedTuple):
     """What a parameter group asks for."""
 
@@ -202,7 +206,9 @@ class Stepper(Optimizer):
         part = Part(kind, entries, counts, None, range(len(entries)))
         if HAS_ENGINE and not differentiable:
             names = [self.names[name] for name in RULES[rule].state_names]
-            part.plan = _native.engine.TensorPlan(rule, torch.Tensor, entries, names, counts.numpy(), self.state)
+            part.plan = _native.engine.TensorPlan(
+                rule, torch.Tensor, entries, names, counts.numpy(), self.state, MAKE_HANDLES
+            )
             part.others = part.plan.others()
         return part
 
