@@ -327,7 +327,9 @@ def test_the_hyperparameters_of_torchs_classes():
     of_rmsprop = hyperparameters(torch.optim.RMSprop)
     assert (of_rmsprop["beta2"], of_rmsprop["momentum"]) == (0.99, 0.0)
     assert "beta1" not in of_rmsprop
-    assert list(hyperparameters(torch.optim.SGD)) == ["learning_rate", "momentum", "weight_decay", "nesterov"]
+    assert list(hyperparameters(torch.optim.SGD)) == [
+        *("learning_rate", "momentum", "dampening", "weight_decay", "nesterov")
+    ]
 
 
 def test_what_torch_refuses():

@@ -17,7 +17,7 @@ from adamas.training.runs import Run
 from adamas.training.scores import probabilities
 from adamas.training.text import Vocabulary
 
-__all__ = ["TASKS", "VOCABULARY", "Task", "build_digits", "build_reviews", "predict", "read_digits", "read_texts"]
+__all__ = ["TASKS", "Task", "build_digits", "build_reviews", "predict", "read_digits", "read_texts"]
 
 VOCABULARY = "vocabulary.json"
 """The file, in the folder of a run on texts, that lists the words that the network knows."""
