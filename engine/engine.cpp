@@ -78,28 +78,31 @@ void in_child() {
 // Whether more threads pay at present. NumPy's matrix products have a pool of their own, whose threads keep turning for
 // a while; where both pools want all cores, a step can wait 8 ms for a thread that has 50 microseconds of work. So
 // after a step that took longer than it would have alone, the next ones run alone: as many as cost 20 times what was
-// lost, and more each time that this happens.
+// lost, and more each time that this happens. Not so a step that is long enough to gain more by threads than was lost.
 class Patience {
 public:
-    bool together() {
+    bool together(std::size_t elements) {
         const auto left = alone_.load(std::memory_order_relaxed);
-        if (left > 0) alone_.store(left - 1, std::memory_order_relaxed);
-        return left <= 0;
+        if (left <= 0 || elements >= worth_.load(std::memory_order_relaxed)) return true;
+        alone_.store(left - 1, std::memory_order_relaxed);
+        return false;
     }
 
-    // n threads took `all` for what the first of them finished its share of after `own`.
-    void judge(int n, Clock::duration all, Clock::duration own) {
+    // n threads took `all` for a number of elements, whose first share was finished after `own`.
+    void judge(int n, std::size_t elements, Clock::duration all, Clock::duration own) {
         const Clock::duration serial = n * own + Clock::duration(1), lost = all - serial;
         const auto before = penalty_.load(std::memory_order_relaxed);
         const bool paid = lost <= tolerance;
         const auto penalty = paid ? before / 2 : std::min<Clock::rep>(4 * before + 15, 1023);
         penalty_.store(penalty, std::memory_order_relaxed);
+        if (!paid) worth_.store(elements * n / (n - 1) * (lost / serial + 1), std::memory_order_relaxed);
         alone_.store(paid ? penalty : std::max(penalty, 20 * lost / serial), std::memory_order_relaxed);
     }
 
 private:
     static constexpr Clock::duration tolerance = std::chrono::microseconds(50);  // what waking a thread takes
     std::atomic<Clock::rep> alone_{0}, penalty_{0};                              // steps
+    std::atomic<std::size_t> worth_{0};                                          // elements
 };
 
 Patience patience;
@@ -156,7 +159,7 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
     for (const Block& block : blocks) total += block.size;
     int n = static_cast<int>(std::clamp<std::size_t>(total / grain, 1, get_num_threads()));
     const bool chosen = threads > 0;  // then no judgement of ours
-    if (n > 1 && !chosen && !patience.together()) n = 1;
+    if (n > 1 && !chosen && !patience.together(total)) n = 1;
     const Kernel* kernels = table.rules[rule].kernels;
     const std::size_t share = (total + n - 1) / n;
 
@@ -179,7 +182,7 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
         }
         if (i == 0) own = Clock::now();
     });
-    if (n > 1 && !chosen) patience.judge(n, Clock::now() - begun, own - begun);
+    if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own - begun);
 }
 
 }  // namespace adamas
