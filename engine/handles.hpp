@@ -22,6 +22,8 @@ public:
     // Reads a tensor on the CPU of a type that the engine has; false for any other.
     bool read(Array& to) const;
 
+    // Ask the cache for what read() will look at, the handle first. Only a hint: that a handle points to a tensor is
+    // how PyTorch does it, and were it not so it would be of no use and do no harm.
     void prefetch_handle() const { __builtin_prefetch(tensor_); }
     void prefetch_tensor() const {
         const char* inner = *static_cast<const char* const*>(tensor_);

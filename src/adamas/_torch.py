@@ -85,7 +85,8 @@ class Stepper(Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step of every parameter that has a gradient; return what closure, called first, returns.
 
-        Raises before anything is changed, naming the parameter, if a gradient or a state cannot be used.
+        Raises RuntimeError, before anything is changed, for a sparse gradient that torch's class refuses too, in the
+        capture of a CUDA graph, and while another thread is in a step of this optimizer.
         """
         if (
             self._optimizer_step_pre_hooks
