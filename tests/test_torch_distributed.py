@@ -16,7 +16,9 @@ from torch import distributed
 from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
+    set_model_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
@@ -348,6 +350,33 @@ def test_parameters_in_parts_continue_from_a_checkpoint_to_the_bit(group: Group,
     straight, _ = group.run(train_fully_sharded, "adamas", case, None)
     resumed, _ = group.run(train_fully_sharded, "adamas", case, tmp_path)
     assert_same(resumed, straight)
+
+
+def continue_from_rank_0(rank: int, case: str) -> list[Any]:
+    """Return the parameters after all steps: those of one model, and of one that took over its whole state halfway."""
+    cls, settings = OPTIMIZERS[case]
+    models = [sharded_network(), sharded_network()]
+    optimizers = [cls(model.parameters(), **settings) for model in models]
+    gather = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    for step, (x, y) in enumerate(batches(torch.float32)):
+        if step == STEPS // 2:
+            weights = get_model_state_dict(models[0], options=gather)
+            state = get_optimizer_state_dict(models[0], optimizers[0], options=gather)
+            assert (rank == 0) == bool(state)
+            set_model_state_dict(models[1], weights, options=spread)
+            set_optimizer_state_dict(models[1], optimizers[1], state, options=spread)
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss_of(model, x[rank::RANKS], y[rank::RANKS]).backward()
+            optimizer.step()
+    return [[p.full_tensor().detach().numpy() for p in model.parameters()] for model in models]
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_whole_state_of_rank_0_can_be_taken_over_to_the_bit(group: Group, case: str) -> None:
+    for straight, taken_over in group.run(continue_from_rank_0, case):
+        assert_same(taken_over, straight)
 
 
 # --- torch.distributed.checkpoint, on one process ---------------------------------------------------------------------

@@ -30,6 +30,9 @@ MAKE_HANDLES = getattr(getattr(torch._C, "_aoti", None), "unsafe_alloc_void_ptrs
 """What lets the engine look at state through torch's C interface, in a third of the time of DLPack."""
 
 
+NOT_TRACED = "the step runs in a compiled engine of its own: compile without fullgraph=True"
+
+
 class Kind(NamedTuple):
     """What a parameter group asks for."""
 
@@ -81,7 +84,7 @@ class Stepper(Optimizer):
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable(reason=NOT_TRACED)  # type: ignore[untyped-decorator, no-untyped-call]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take a step of every parameter that has a gradient; return what closure, called first, returns.
 

@@ -3,9 +3,9 @@
 Each class is a subclass of torch's class of the same name: constructor, defaults, checks, parameter groups, hooks and
 the keys of `state_dict` are torch's, and so are the formulas; a checkpoint of either continues in the other. The steps
 are those of `adamas.rules`. Dense float32 and float64 parameters on the CPU are stepped by the engine, all in one call.
-Everything else (float16, bfloat16, complex numbers, sparse gradients, other devices, ``differentiable=True``) runs the
-specification itself on torch tensors: half precision in float32 arithmetic with float32 state, sparse gradients as if
-they were dense.
+Everything else (float16, bfloat16, complex numbers, sparse gradients, sharded parameters, other devices,
+``differentiable=True``) runs the specification itself on torch tensors: half precision in float32 arithmetic with
+float32 state, sparse gradients as if they were dense.
 
 What differs from torch, beside speed and the last bits:
 
