@@ -20,8 +20,41 @@ bool Array::overlaps_itself() const {
     return false;
 }
 
-bool import_numpy() {
-    return _import_array() >= 0;
+namespace {
+
+int bfloat16 = -1;  // the number that NumPy gave to ml_dtypes' type
+
+// The format of a NumPy type; false if the engine has none for it.
+bool read_type(int number, Array& to) {
+    switch (number) {
+        case NPY_DOUBLE:
+        case NPY_CDOUBLE:
+            to.type = Type::float64;
+            break;
+        case NPY_FLOAT:
+        case NPY_CFLOAT:
+            to.type = Type::float32;
+            break;
+        case NPY_HALF:
+            to.type = Type::float16;
+            break;
+        default:
+            if (number != bfloat16) return false;
+            to.type = Type::bfloat16;
+    }
+    to.complex = number == NPY_CDOUBLE || number == NPY_CFLOAT;
+    return true;
+}
+
+}  // namespace
+
+bool import_numpy(PyObject* bfloat16_type) {
+    if (_import_array() < 0) return false;
+    PyArray_Descr* descr = PyArray_DescrFromTypeObject(bfloat16_type);
+    if (!descr) return false;
+    bfloat16 = descr->type_num;
+    Py_DECREF(descr);
+    return true;
 }
 
 PyArrayObject* as_array(PyObject* object) {
@@ -33,10 +66,9 @@ bool read_array(PyObject* object, Array& to) {
     if (!array) return false;
     const PyArray_Descr* descr = PyArray_DESCR(array);
     if (!PyArray_ISNBO(descr->byteorder)) return false;
-    if (descr->type_num != NPY_FLOAT && descr->type_num != NPY_DOUBLE) return false;
+    if (!read_type(descr->type_num, to)) return false;
     static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
     to.data = PyArray_BYTES(array);
-    to.type = descr->type_num == NPY_FLOAT ? Type::float32 : Type::float64;
     to.axes = PyArray_NDIM(array);
     to.shape = reinterpret_cast<const std::int64_t*>(PyArray_DIMS(array));
     to.strides = reinterpret_cast<const std::int64_t*>(PyArray_STRIDES(array));
@@ -62,11 +94,16 @@ bool read_double(PyObject* object, double& to) {
 }
 
 Layout::Layout(const Array& array, const Array& model)
-    : type(array.type), shape(array.shape, array.shape + array.axes), order(shape.size()), strides(shape.size()) {
+    : type(array.type),
+      complex(array.complex),
+      size(array.complex ? 2 : 1),
+      shape(array.shape, array.shape + array.axes),
+      order(shape.size()),
+      strides(shape.size()) {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
                      [&](int a, int b) { return std::abs(model.stride(a)) > std::abs(model.stride(b)); });
-    std::int64_t stride = array.itemsize();
+    std::int64_t stride = 1;
     for (auto axis = order.rbegin(); axis != order.rend(); stride *= shape[*axis++]) strides[*axis] = stride;
     for (const std::int64_t n : shape) size *= static_cast<std::size_t>(n);
 }

@@ -20,14 +20,11 @@ namespace adamas {
 // The memory between an array's first and last byte.
 using Extent = std::pair<const char*, const char*>;
 
-constexpr std::int64_t itemsize(Type type) {
-    return type == Type::float32 ? 4 : 8;
-}
-
 // An array in memory, whoever owns it: NumPy's, or a tensor (tensors.hpp). Valid while the owner is not changed.
 struct Array {
     char* data = nullptr;
     Type type = Type::float32;
+    bool complex = false;  // pairs of numbers of that type
     int axes = 0;
     const std::int64_t* shape = nullptr;
     const std::int64_t* strides = nullptr;  // in units of
@@ -35,13 +32,13 @@ struct Array {
     bool writeable = true;
 
     std::int64_t stride(int axis) const { return strides[axis] * unit; }
-    std::int64_t itemsize() const { return adamas::itemsize(type); }
+    std::int64_t itemsize() const { return adamas::itemsize(type) * (complex ? 2 : 1); }
     Extent extent() const;
     bool overlaps_itself() const;  // whether two elements may share memory, as in a broadcast view
 };
 
-// Loads NumPy's functions; false with a Python error set if that fails.
-bool import_numpy();
+// Loads NumPy's functions, and learns ml_dtypes' type of bfloat16; false with a Python error set if that fails.
+bool import_numpy(PyObject* bfloat16_type);
 
 // The object as a NumPy array, null if it is none.
 PyArrayObject* as_array(PyObject* object);
@@ -55,16 +52,17 @@ bool read_double(PyObject* object, double& to);
 // The shape of a parameter, and the memory order of its state.
 struct Layout {
     Type type = Type::float32;
-    std::size_t size = 1;
+    bool complex = false;
+    std::size_t size = 1;               // real numbers
     std::vector<std::int64_t> shape;    // as the user sees it
     std::vector<int> order;             // axes from the slowest to the fastest
-    std::vector<std::int64_t> strides;  // of a dense array in that order: bytes per axis of `shape`
+    std::vector<std::int64_t> strides;  // of a dense array in that order: items per axis of `shape`
 
     Layout() = default;
     Layout(const Array& array, const Array& model);  // the shape and type of array, the order of model
 
-    bool fits(const Array& array) const;   // whether an array has this shape
-    bool dense(const Array& array) const;  // whether one that fits also has this type and order
+    bool fits(const Array& array) const;   // whether an array has this shape, of any format
+    bool dense(const Array& array) const;  // whether one that fits also has this order
 };
 
 // What follows is called for every array in every step.
@@ -79,14 +77,16 @@ inline Extent Array::extent() const {
 }
 
 inline bool Layout::fits(const Array& array) const {
-    return array.axes == static_cast<int>(shape.size()) && std::equal(shape.begin(), shape.end(), array.shape);
+    return array.complex == complex && array.axes == static_cast<int>(shape.size()) &&
+           std::equal(shape.begin(), shape.end(), array.shape);
 }
 
 inline bool Layout::dense(const Array& array) const {
-    const auto alignment = static_cast<std::uintptr_t>(itemsize(type));
-    if (array.type != type || reinterpret_cast<std::uintptr_t>(array.data) % alignment != 0) return false;
+    const auto alignment = static_cast<std::uintptr_t>(adamas::itemsize(array.type));
+    if (reinterpret_cast<std::uintptr_t>(array.data) % alignment != 0) return false;
+    const std::int64_t itemsize = array.itemsize();
     for (std::size_t axis = 0; axis < shape.size(); ++axis)
-        if (shape[axis] > 1 && array.stride(static_cast<int>(axis)) != strides[axis]) return size == 0;
+        if (shape[axis] > 1 && array.stride(static_cast<int>(axis)) != strides[axis] * itemsize) return size == 0;
     return true;
 }
 

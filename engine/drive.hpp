@@ -1,11 +1,11 @@
 // The only element loop: load a tile, apply the stages and the rule, store.
 #pragma once
 
-#include <cstring>
+#include <limits>
 #include <utility>
 
-#include "engine.hpp"
 #include "rules.hpp"
+#include "tiles.hpp"
 
 // The iterations of the loop that follows do not depend on each other.
 #ifdef __clang__
@@ -16,8 +16,6 @@
 
 namespace adamas::ADAMAS_ISA {
 
-constexpr std::size_t tile = 1024;  // elements that a strided or converted array is copied through
-
 constexpr std::size_t words(const char* text) {
     std::size_t count = *text ? 1 : 0;
     for (; *text; ++text) count += *text == ' ';
@@ -26,7 +24,7 @@ constexpr std::size_t words(const char* text) {
 
 enum class Decay { none, coupled, decoupled };
 
-// Dense arrays of the same type. The arrays do not overlap (plan.cpp checks), so its iterations are independent.
+// Dense arrays of the same type. The arrays do not overlap (work.cpp checks), so its iterations are independent.
 template <Decay decay, template <class> class Rule, class T, std::size_t... i>
 void loop(const Rule<T> rule, T scale, T rate, std::size_t n, T* p, const T* g, void* const* states,
           std::index_sequence<i...>) {
@@ -35,58 +33,11 @@ void loop(const Rule<T> rule, T scale, T rate, std::size_t n, T* p, const T* g, 
     for (std::size_t k = 0; k < n; ++k) {
         const T p_k = p[k];
         T g_k = scale * g[k];
-        if constexpr (decay == Decay::coupled) g_k = g_k + rate * p_k;
+        if constexpr (decay == Decay::coupled) g_k = contain(g_k + rate * p_k, g_k);
         T change = rule.change(p_k, g_k, state[i][k]...);
         if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
         p[k] = p_k - change;
     }
-}
-
-// Calls row(address, stride, count) for each run along the last axis that makes up elements begin to begin + n.
-template <class Row>
-void rows(const View& view, std::size_t begin, std::size_t n, const Row& row) {
-    if (view.axes == 0) return row(view.data, std::int64_t{0}, n);
-    const std::size_t last = view.axes - 1;
-    const auto length = static_cast<std::size_t>(view.shape[last]);
-    const std::int64_t stride = view.strides[last];
-    while (n > 0) {
-        std::size_t rest = begin / length;
-        const std::size_t column = begin % length;
-        char* address = view.data + static_cast<std::int64_t>(column) * stride;
-        for (std::size_t axis = last; axis-- > 0;) {
-            const auto extent = static_cast<std::size_t>(view.shape[axis]);
-            address += static_cast<std::int64_t>(rest % extent) * view.strides[axis];
-            rest /= extent;
-        }
-        const std::size_t count = n < length - column ? n : length - column;
-        row(address, stride, count);
-        begin += count;
-        n -= count;
-    }
-}
-
-// Copies elements of a view of type S, perhaps unaligned, to or from a tile.
-template <class S, class T>
-void gather(const View& view, std::size_t begin, std::size_t n, T* to) {
-    rows(view, begin, n, [&](const char* address, std::int64_t stride, std::size_t count) {
-        for (; count > 0; --count, address += stride) {
-            S x;
-            std::memcpy(&x, address, sizeof x);
-            *to++ = static_cast<T>(x);
-        }
-    });
-}
-
-template <class T>
-void scatter(const View& view, std::size_t begin, std::size_t n, const T* from) {
-    rows(view, begin, n, [&](char* address, std::int64_t stride, std::size_t count) {
-        for (; count > 0; --count, address += stride) std::memcpy(address, from++, sizeof(T));
-    });
-}
-
-template <class T>
-void load(const View& view, std::size_t begin, std::size_t n, T* to) {
-    view.type == Type::float32 ? gather<float>(view, begin, n, to) : gather<double>(view, begin, n, to);
 }
 
 template <template <class> class Rule, class T, std::size_t... c>
@@ -95,16 +46,16 @@ Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c.
 }
 
 template <template <class> class Rule, class T>
-void dense(const Coefficients& c, std::size_t n, T* p, const T* g, void* const* state) {
+void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state) {
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
-    const auto scale = static_cast<T>(c.scale);
+    const auto factor = static_cast<T>(scale);
     if (c.l2 != 0) {
-        loop<Decay::coupled>(rule, scale, static_cast<T>(c.l2), n, p, g, state, states);
+        loop<Decay::coupled>(rule, factor, static_cast<T>(c.l2), n, p, g, state, states);
     } else if (c.decay != 0) {
-        loop<Decay::decoupled>(rule, scale, static_cast<T>(c.decay), n, p, g, state, states);
+        loop<Decay::decoupled>(rule, factor, static_cast<T>(c.decay), n, p, g, state, states);
     } else {
-        loop<Decay::none>(rule, scale, T{}, n, p, g, state, states);
+        loop<Decay::none>(rule, factor, T{}, n, p, g, state, states);
     }
 }
 
@@ -117,34 +68,81 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
+// Where the elements of a tile are: in the operand itself, if that holds T densely, else in `copy`.
+template <class T>
+T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
+    if (operand.type == native<T> && !operand.view) return static_cast<T*>(operand.data) + start;
+    load(operand, start, n, copy);
+    return copy;
+}
+
+// What follows a step of elements start to start + n, whose new values are in p.
+template <class T>
+void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
+    const Coefficients& c = *block.coefficients;
+    if (block.p.type != native<T> || block.p.view) {
+        const Dice dice(c.key, block.array, 0);
+        store(p, block.p, start, n, block.stochastic ? &dice : nullptr);
+        if (block.p.type != native<T>) load(block.p, start, n, p);  // what follows sees the parameter as it is
+    }
+    if (block.average) {
+        const Average<T> ema(c.ema);
+        T* const average = static_cast<T*>(block.average) + start;
+        ADAMAS_INDEPENDENT
+        for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p[k], ema);
+    }
+    if (block.copy) store(p, Operand{block.copy, block.copy_type, nullptr}, start, n);
+    if (block.zero) clear(block.g, start, n);
+}
+
+template <template <class> class Rule, class T>
+void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
+    constexpr std::size_t states = words(Rule<T>::state_names);
+    const Coefficients& c = *block.coefficients;
+    const auto bound = static_cast<T>(c.clip);
+    T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
+    for (std::size_t start = begin; start < end;) {
+        const std::size_t left = end - start, n = left < tile ? left : tile;
+        T* const p = tile_of(block.p, start, n, p_tile);
+        const T* g = tile_of(block.g, start, n, g_tile);
+        if (c.clip < std::numeric_limits<double>::infinity()) {
+            const auto scale = static_cast<T>(c.scale);
+            for (std::size_t k = 0; k < n; ++k) g_tile[k] = clamp(scale * g[k], bound);
+            g = g_tile;
+        }
+        void* state[max_state];
+        for (std::size_t i = 0; i < states; ++i)
+            state[i] = tile_of(Operand{block.state[i], block.state_type, nullptr}, start, n, state_tiles[i]);
+        dense<Rule, T>(c, c.clip < std::numeric_limits<double>::infinity() ? 1.0 : c.scale, n, p, g, state);
+        if (block.state_type != native<T>) {
+            for (std::size_t i = 0; i < states; ++i) {
+                for (std::size_t k = 0; k < n; ++k) state_tiles[i][k] = within_bfloat16(state_tiles[i][k]);
+                const Dice dice(c.key, block.array, i + 1);
+                store(state_tiles[i], Operand{block.state[i], block.state_type, nullptr}, start, n,
+                      block.stochastic ? &dice : nullptr);
+            }
+        }
+        finish(block, start, n, p);
+        start += n;
+    }
+}
+
 template <template <class> class Rule, class T>
 void drive(const Block& block, std::size_t begin, std::size_t end) {
-    void* state[max_state];
-    const auto from = [&](std::size_t start) {
+    const bool plain = block.p.type == native<T> && block.g.type == native<T> && block.state_type == native<T> &&
+                       !block.p.view && !block.g.view && !block.average && !block.copy && !block.zero &&
+                       block.coefficients->clip == std::numeric_limits<double>::infinity();
+    if (!plain) return drive_tiles<Rule, T>(block, begin, end);
+    const auto step = [&](std::size_t start, std::size_t n) {
+        void* state[max_state];
         for (std::size_t i = 0; i < words(Rule<T>::state_names); ++i)
             state[i] = static_cast<T*>(block.state[i]) + start;
+        dense<Rule, T>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
+                       static_cast<const T*>(block.g.data) + start, state);
     };
-    T* const p = static_cast<T*>(block.p);
-    const T* const g = static_cast<const T*>(block.g);
-    if (!block.p_view && !block.g_view) {
-        if (const std::size_t head = to_cache_line(p + begin, end - begin); head > 0) {
-            from(begin);
-            dense<Rule, T>(*block.coefficients, head, p + begin, g + begin, state);
-            begin += head;
-        }
-        from(begin);
-        return dense<Rule, T>(*block.coefficients, end - begin, p + begin, g + begin, state);
-    }
-    T p_tile[tile], g_tile[tile];
-    for (std::size_t start = begin; start < end; start += tile) {
-        const std::size_t n = end - start < tile ? end - start : tile;
-        if (block.p_view) load(*block.p_view, start, n, p_tile);
-        if (block.g_view) load(*block.g_view, start, n, g_tile);
-        from(start);
-        dense<Rule, T>(*block.coefficients, n, block.p_view ? p_tile : p + start, block.g_view ? g_tile : g + start,
-                       state);
-        if (block.p_view) scatter(*block.p_view, start, n, p_tile);
-    }
+    const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
+    if (head > 0) step(begin, head);
+    step(begin + head, end - begin - head);
 }
 
 }  // namespace adamas::ADAMAS_ISA

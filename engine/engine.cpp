@@ -154,13 +154,27 @@ std::size_t find_rule(const std::string& name) {
     throw std::invalid_argument("the engine has no rule '" + name + "'");
 }
 
-void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks) {
+namespace {
+
+// How many threads a number of elements is worth.
+int threads_for(std::size_t elements) {
+    return static_cast<int>(std::clamp<std::size_t>(elements / grain, 1, get_num_threads()));
+}
+
+std::size_t total_size(const std::vector<Block>& blocks) {
     std::size_t total = 0;
     for (const Block& block : blocks) total += block.size;
-    int n = static_cast<int>(std::clamp<std::size_t>(total / grain, 1, get_num_threads()));
+    return total;
+}
+
+}  // namespace
+
+void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks) {
+    const std::size_t total = total_size(blocks);
+    int n = threads_for(total);
     const bool chosen = threads > 0;  // then no judgement of ours
     if (n > 1 && !chosen && !patience.together(total)) n = 1;
-    const Kernel* kernels = table.rules[rule].kernels;
+    const RuleInfo& info = table.rules[rule];
     const std::size_t share = (total + n - 1) / n;
 
     // Thread i takes elements i*share to (i+1)*share of the concatenation of all blocks, cut at multiples of `cut`.
@@ -177,12 +191,44 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
         for (const Block& block : blocks) {
             if (start >= last) break;
             const std::size_t begin = inside(block, start, first), end = inside(block, start, last);
-            if (begin < end) kernels[static_cast<int>(block.type)](block, begin, end);
+            if (begin < end)
+                (arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float)(block, begin, end);
             start += block.size;
         }
         if (i == 0) own = Clock::now();
     });
     if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own - begun);
+}
+
+double sum_of_squares(const Table& table, const std::vector<Block>& blocks, double unit) {
+    const std::size_t total = total_size(blocks), count = (total + norm_block - 1) / norm_block;
+    const int n = static_cast<int>(std::min<std::size_t>(threads_for(total), std::max<std::size_t>(count, 1)));
+    std::vector<double> sums(count);
+    parallel_for(n, [&](int i) {
+        const Flushing mode;
+        const std::size_t first = count * i / n * norm_block, last = std::min(count * (i + 1) / n * norm_block, total);
+        double lanes[norm_lanes] = {};
+        std::size_t start = 0;  // of the block, in the concatenation of all
+        for (const Block& block : blocks) {
+            std::size_t position = std::max(first, start);
+            const std::size_t stop = std::min(last, start + block.size);
+            while (position < stop) {
+                const std::size_t full = (position / norm_block + 1) * norm_block, until = std::min(full, stop);
+                table.squares(block, position - start, until - start, unit, position % norm_lanes, lanes);
+                if (until == full || until == total) {
+                    for (std::size_t half = norm_lanes / 2; half > 0; half /= 2)
+                        for (std::size_t k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+                    sums[position / norm_block] = lanes[0];
+                    std::fill(lanes, lanes + norm_lanes, 0.0);
+                }
+                position = until;
+            }
+            start += block.size;
+        }
+    });
+    double sum = 0;
+    for (const double part : sums) sum += part;
+    return sum;
 }
 
 }  // namespace adamas

@@ -8,7 +8,19 @@
 
 namespace adamas {
 
-enum class Type { float32, float64 };
+enum class Type : std::uint8_t { float64, float32, bfloat16, float16 };
+
+// For what all instruction sets share: inlined, so that none can hand its own version to the others.
+#define ADAMAS_INLINE [[gnu::always_inline]] constexpr
+
+ADAMAS_INLINE std::int64_t itemsize(Type type) {
+    return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2;
+}
+
+// What the rules compute in for a parameter of this type.
+ADAMAS_INLINE Type arithmetic(Type type) {
+    return type == Type::float64 ? type : Type::float32;
+}
 
 inline constexpr std::size_t max_state = 8;          // arrays of state per parameter
 inline constexpr std::size_t max_coefficients = 16;  // numbers of a rule per step
@@ -16,7 +28,6 @@ inline constexpr std::size_t max_coefficients = 16;  // numbers of a rule per st
 // An array that is walked by strides (bytes), its axes in the order of the state.
 struct View {
     char* data;
-    Type type;
     std::size_t axes;
     const std::int64_t* shape;
     const std::int64_t* strides;
@@ -25,29 +36,54 @@ struct View {
 // The coefficients of one step: the rule's, in its order, and those of the stages around it.
 struct Coefficients {
     double rule[max_coefficients];
-    double scale, l2, decay;
+    double scale, clip, l2, decay, ema;
+    std::uint64_t key;  // of the random numbers of this step
 };
 
-// One parameter array with its gradient and state. State is dense; p and g are dense unless a view is given.
+// Numbers in memory: dense in the order of the state unless a view is given.
+struct Operand {
+    void* data = nullptr;
+    Type type = Type::float32;
+    const View* view = nullptr;
+};
+
+// One parameter array with its gradient, its state and what else a step writes. State is dense.
 struct Block {
     std::size_t size = 0;
-    void* p = nullptr;
-    const void* g = nullptr;
+    Operand p, g;
     void* state[max_state] = {};
-    const View* p_view = nullptr;
-    const View* g_view = nullptr;
-    Type type = Type::float32;
+    Type state_type = Type::float32;
+    void* average = nullptr;  // of the arithmetic's type
+    void* copy = nullptr;
+    Type copy_type = Type::bfloat16;
+    bool zero = false;        // the gradient, when it has been used
+    bool stochastic = false;  // rounding to bfloat16
+    std::uint64_t array = 0;  // counts the arrays of an optimizer, for the random numbers
     const Coefficients* coefficients = nullptr;
 };
 
+// The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection without visible structure.
+ADAMAS_INLINE std::uint64_t mix64(std::uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
 // Steps elements begin to end of a block.
 using Kernel = void (*)(const Block& block, std::size_t begin, std::size_t end);
+
+// A sum of squares is made of blocks of so many gradients, wherever these lie: in each, so many partial sums.
+inline constexpr std::size_t norm_block = 4096, norm_lanes = 32;
+
+// Adds the squares of unit * g of elements begin to end of a block to the partial sums, the first one to `lane`.
+using Squares = void (*)(const Block& block, std::size_t begin, std::size_t end, double unit, std::size_t lane,
+                         double* sums);
 
 struct RuleInfo {
     const char* name;
     const char* state_names;   // words
     const char* coefficients;  // words
-    Kernel kernels[2];         // by Type
+    Kernel in_float, in_double;
 };
 
 // Every rule, compiled for one instruction set.
@@ -55,6 +91,7 @@ struct Table {
     const char* isa;
     const RuleInfo* rules;
     std::size_t count;
+    Squares squares;
 };
 
 #ifdef ADAMAS_X86
@@ -81,6 +118,10 @@ std::size_t find_rule(const std::string& name);
 
 // Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads.
 void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks);
+
+// Returns the sum of the squares of unit * g over all blocks, in float64. It depends neither on the number of threads
+// nor on how the gradients are cut into blocks.
+double sum_of_squares(const Table& table, const std::vector<Block>& blocks, double unit);
 
 // Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.
 void set_num_threads(int n);

@@ -1,5 +1,6 @@
 // Compiled once per instruction set (ADAMAS_ISA, ADAMAS_ISA_NAME) into a table of kernels.
 #include "drive.hpp"
+#include "norm.hpp"
 
 namespace adamas::ADAMAS_ISA {
 
@@ -9,9 +10,10 @@ const Table& tabulate(List<Rule...>) {
         Rule<float>::name,
         Rule<float>::state_names,
         Rule<float>::coefficients,
-        {drive<Rule, float>, drive<Rule, double>},
+        drive<Rule, float>,
+        drive<Rule, double>,
     }...};
-    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule)};
+    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares};
     return all;
 }
 

@@ -1,5 +1,6 @@
 // The module adamas._engine: registers what Python sees.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -37,7 +38,7 @@ std::vector<std::string> isa_levels() {
 
 NB_MODULE(_engine, m) {
     nb::set_leak_warnings(false);  // an optimizer that is alive when Python exits is no leak
-    if (!import_numpy()) throw nb::python_error();
+    if (!import_numpy(nb::module_::import_("ml_dtypes").attr("bfloat16").ptr())) throw nb::python_error();
     m.def("rules", &rules);
     m.def("isa_levels", &isa_levels);
     m.def("isa", [] { return std::string(active_table().isa); });
@@ -46,18 +47,23 @@ NB_MODULE(_engine, m) {
     m.def("get_num_threads", &get_num_threads);
     m.def("set_flush_denormals", &set_flush_denormals);
     nb::class_<Plan>(m, "Plan")
-        .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t>(), nb::arg("rule"), nb::arg("segments"),
-             nb::arg("skeleton").none(), nb::arg("t"))
-        .def("step", &Plan::step, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
-             nb::arg("t"))
+        .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t, nb::tuple>(), nb::arg("rule"),
+             nb::arg("segments"), nb::arg("skeleton").none(), nb::arg("t"), nb::arg("options"))
+        .def("step", &Plan::step, nb::arg("params").none(), nb::arg("grads").none(), nb::arg("coefficients"),
+             nb::arg("stages"), nb::arg("t"), nb::arg("judge").none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
-             nb::arg("t"));
+             nb::arg("t"), nb::arg("judge").none());
     nb::class_<TensorPlan>(m, "TensorPlan")
-        .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict, nb::object>(),
-             nb::arg("rule"), nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"),
-             nb::arg("all_states"), nb::arg("make_handles").none())
+        .def(
+            nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict, nb::object, nb::tuple>(),
+            nb::arg("rule"), nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"),
+            nb::arg("all_states"), nb::arg("make_handles").none(), nb::arg("options"))
         .def("others", &TensorPlan::others)
-        .def("step", &TensorPlan::step, nb::arg("groups"), nb::arg("all_states"), nb::arg("numbers"));
+        .def("read", nb::overload_cast<nb::list, nb::dict, nb::callable>(&TensorPlan::read), nb::arg("groups"),
+             nb::arg("all_states"), nb::arg("numbers"))
+        .def("norm", &TensorPlan::norm)
+        .def("run", &TensorPlan::run, nb::arg("factor"))
+        .def("drop", &TensorPlan::drop);
 }
 
 }  // namespace adamas

@@ -28,25 +28,19 @@ void prefetch(PyObject** items, std::size_t i, std::size_t count) {
     }
 }
 
-Segment make_segment(nb::handle source, std::size_t state_count) {
-    const auto [group, like, state, packed] = nb::cast<std::tuple<std::size_t, nb::object, nb::tuple, bool>>(source);
+Segment make_segment(nb::handle source, const Work& work, bool stateless) {
+    const auto [group, like, owners, packed] = nb::cast<std::tuple<std::size_t, nb::object, nb::tuple, bool>>(source);
     Segment segment;
     segment.group = group;
-    for (nb::handle array : state) segment.state.push_back(nb::borrow(array));
+    for (nb::handle array : owners) segment.owners.push_back(nb::borrow(array));
 
-    // The state was made in the memory order of the parameter; a rule without state follows the parameter.
-    Array array, model;
-    bool right = read_array(like.ptr(), array) && segment.state.size() == state_count &&
-                 read_array(state_count ? segment.state[0].ptr() : like.ptr(), model) && model.axes == array.axes;
-    if (right) {
-        segment.layout = Layout(array, model);
-        for (std::size_t i = 0; i < state_count; ++i) {
-            Array moment;
-            right = right && read_array(segment.state[i].ptr(), moment) && moment.writeable &&
-                    segment.layout.fits(moment) && segment.layout.dense(moment);
-            segment.state_data[i] = moment.data;
-        }
-    }
+    // The state was made in the memory order of the parameter; without any, the order is the parameter's.
+    Array array, model, slot;
+    bool right = read_array(like.ptr(), array) && segment.owners.size() == work.slot_count() &&
+                 read_array(stateless ? like.ptr() : segment.owners[0].ptr(), model) && model.axes == array.axes;
+    if (right) segment.layout = Layout(array, model);
+    for (std::size_t i = 0; right && i < segment.owners.size(); ++i)
+        right = read_array(segment.owners[i].ptr(), slot) && work.read_slot(segment.layout, i, slot, segment.slots);
     if (!right) throw std::invalid_argument("a segment needs state arrays that are dense and like their parameter");
     if (packed) {
         segment.numbers = reinterpret_cast<double*>(array.data);
@@ -86,19 +80,23 @@ Node compile(nb::handle skeleton, const std::vector<Segment>& segments) {
 
 }  // namespace
 
-Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t) : work_(rule), t_(t) {
-    for (nb::handle item : segments) segments_.push_back(make_segment(item, work_.state_count()));
+Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t, nb::tuple options)
+    : work_(rule, Options::of(options)), t_(t) {
+    for (nb::handle item : segments) {
+        segments_.push_back(make_segment(item, work_, work_.slot_count() == 0));
+        segments_.back().slots.array = segments_.size() - 1;
+    }
     root_ = compile(skeleton, segments_);
 }
 
 // Reads the coefficients; throws if another thread is, or has been, in the same step.
 void Plan::begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
-    work_.begin();
-    if (t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
+    if (!judging_) work_.begin();
+    if (judging_ || t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
     if (coefficients.size() != stages.size()) throw std::invalid_argument("coefficients and stages: one per group");
     coefficients_.clear();
     for (std::size_t i = 0; i < coefficients.size(); ++i)
-        coefficients_.push_back(&work_.add_coefficients(coefficients[i], stages[i]));
+        coefficients_.push_back(&work_.add_coefficients(coefficients[i], stages[i], t));
 }
 
 bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
@@ -112,7 +110,7 @@ bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
     if (g == Py_None) return true;
     Array param, grad;
     if (!read_array(p, param) || !read_array(g, grad) ||
-        !work_.add_arrays(segment.layout, segment.state_data, param, grad, coefficients_.at(segment.group)))
+        !work_.add_arrays(segment.layout, segment.slots, param, grad, coefficients_.at(segment.group)))
         return false;
     work_.hold(nb::borrow(p));
     work_.hold(nb::borrow(g));
@@ -194,7 +192,23 @@ nb::object Plan::write(const Node& node, nb::handle p) const {
     return tuple.is_valid() ? tuple : nb::borrow(p);
 }
 
-nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
+// Asks the judge, if there is one, and scales the gradients as it says; false if the step is not to be taken.
+bool Plan::judged(nb::handle judge) {
+    if (judge.is_none()) return true;
+    judging_ = true;  // from here on: the judge is Python, which may let another thread in
+    struct Done {
+        bool& flag;
+        ~Done() { flag = false; }
+    } const done{judging_};
+    const auto [norm, finite] = work_.norm();
+    const nb::object factor = judge(norm, finite);
+    if (factor.is_none()) return false;
+    work_.scale(nb::cast<double>(factor));
+    return true;
+}
+
+nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
+                      nb::object judge) {
     begin(coefficients, stages, t);
     if (!read(root_, params.ptr(), grads.ptr(), true) || work_.overlaps()) {
         work_.drop();
@@ -203,21 +217,31 @@ nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficient
     if (root_.has_numbers)
         for (Segment& segment : segments_)
             if (segment.numbers)
-                work_.add_block(segment.layout, segment.state_data, segment.numbers, segment.number_grads.data(),
+                work_.add_block(segment.layout, segment.slots, segment.numbers, segment.number_grads.data(),
                                 coefficients_.at(segment.group));
+    if (!judged(judge)) {
+        work_.drop();
+        return nb::bool_(false);
+    }
     t_ = t;
     work_.run();
     return write(root_, params);
 }
 
-void Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
+bool Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
+               nb::object judge) {
     begin(coefficients, stages, t);
     bool right = params.size() == segments_.size() && grads.size() == segments_.size();
     for (std::size_t i = 0; right && i < segments_.size(); ++i)
         right = read_arrays(segments_[i], PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i));
     if (!right) throw std::invalid_argument("one array and one gradient per segment, of its shape and type");
+    if (!judged(judge)) {
+        work_.drop();
+        return false;
+    }
     t_ = t;
     work_.run();
+    return true;
 }
 
 }  // namespace adamas

@@ -14,9 +14,9 @@ namespace adamas {
 struct Segment {
     std::size_t group = 0;
     Layout layout;
-    std::vector<nb::object> state;
-    void* state_data[max_state] = {};  // of `state`, to leave those objects alone in a step
-    double* numbers = nullptr;         // packed floats: their memory, owned by `keep`
+    std::vector<nb::object> owners;  // of the memory of `slots`
+    Slots slots;
+    double* numbers = nullptr;  // packed floats: their memory, owned by `keep`
     std::vector<double> number_grads;
     nb::object keep;
 };
@@ -33,17 +33,22 @@ struct Node {
 
 class Plan {
 public:
-    // segments: list of (group, array like the parameter, tuple of state arrays, whether it packs floats);
-    // t: the steps taken so far. skeleton: the parameter tree with an object with .segment, .index, .convert in
-    // place of each leaf, None if it has nodes that are walked in Python.
-    Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t);
+    // segments: list of (group, array like the parameter, tuple of the arrays that are remembered of it, whether it
+    // packs floats); t: the steps taken so far. skeleton: the parameter tree with an object with .segment, .index,
+    // .convert in place of each leaf, None if it has nodes that are walked in Python. options: see Options.
+    Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t, nb::tuple options);
 
     // Takes step t of a tree; returns it, or None if it is not recognised: then nothing has changed. Per group there is
-    // a dict of the rule's coefficients in its order, and (scale, l2, decay).
-    nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
+    // a dict of the rule's coefficients in its order, and the stages. judge(norm, finite), unless None, is called with
+    // the norm of all gradients, and whether they are finite; it returns what to multiply them by, or None, and then
+    // nothing changes and False is returned.
+    nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
+                    nb::object judge);
 
-    // Takes step t of one array per segment, gradients None where there are none. The caller has checked them.
-    void run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
+    // Takes step t of one array per segment, gradients None where there are none. The caller has checked them. Returns
+    // whether the judge let it be taken.
+    bool run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
+             nb::object judge);
 
 private:
     bool read(const Node& node, PyObject* p, PyObject* g, bool top);
@@ -51,8 +56,10 @@ private:
     bool read_arrays(Segment& segment, PyObject* p, PyObject* g);
     nb::object write(const Node& node, nb::handle p) const;
     void begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
+    bool judged(nb::handle judge);
 
     Work work_;
+    bool judging_ = false;  // while Python decides whether a step is taken
     std::uint64_t t_;
     std::vector<Segment> segments_;
     std::vector<const Coefficients*> coefficients_;  // of the current step, by group

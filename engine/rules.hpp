@@ -58,6 +58,24 @@ T saturate(T x) {
     return x > largest ? largest : x;
 }
 
+inline float abs(float x) {
+    return __builtin_fabsf(x);
+}
+inline double abs(double x) {
+    return __builtin_fabs(x);
+}
+
+template <class T>
+T clamp(T x, T bound) {
+    return x > bound ? bound : x < -bound ? -bound : x;
+}
+
+template <class T>
+T contain(T x, T g) {
+    constexpr T largest = std::numeric_limits<T>::max();
+    return abs(g) <= largest ? clamp(x, largest) : x;
+}
+
 template <class T>
 T square(T x) {
     return saturate(x * x);
@@ -71,7 +89,7 @@ T variance(T mean_of_squares, T mean) {
 
 template <class T>
 T ratio(T a, T b) {
-    return a / (b == 0 ? std::numeric_limits<T>::infinity() : b);
+    return contain(a / (b == 0 ? std::numeric_limits<T>::infinity() : b), a);
 }
 
 template <class T>
@@ -94,8 +112,8 @@ struct Momentum {
     Number<T> gain;
 
     T change(T, T g, T& b) const {
-        b = momentum * b + gain * g;
-        return learning_rate * (nesterov ? g + momentum * b : b);
+        b = contain(momentum * b + gain * g, g);
+        return learning_rate * (nesterov ? contain(g + momentum * b, g) : b);
     }
 };
 
@@ -138,7 +156,7 @@ struct RMSPropMomentum {
 
     T change(T, T g, T& v, T& b) const {
         v = lerp(v, square(g), beta2);
-        b = momentum * b + ratio(g, sqrt(v) + epsilon);
+        b = contain(momentum * b + ratio(g, sqrt(v) + epsilon), g);
         return learning_rate * b;
     }
 };
@@ -171,7 +189,7 @@ struct CenteredRMSPropMomentum {
     T change(T, T g, T& v, T& n, T& b) const {
         v = lerp(v, square(g), beta2);
         n = lerp(n, g, beta2);
-        b = momentum * b + ratio(g, sqrt(variance(v, n)) + epsilon);
+        b = contain(momentum * b + ratio(g, sqrt(variance(v, n)) + epsilon), g);
         return learning_rate * b;
     }
 };

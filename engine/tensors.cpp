@@ -34,7 +34,20 @@ struct DLPackExchangeAPI {
 };
 
 constexpr std::int32_t cpu = 1;
-constexpr std::uint8_t floating = 2;
+
+// The format of DLPack's type; false if the engine has none for it.
+bool read_type(const DLTensor& tensor, Array& to) {
+    constexpr std::uint8_t floating = 2, brain = 4, complex = 5;
+    to.complex = tensor.code == complex;
+    const int bits = to.complex ? tensor.bits / 2 : tensor.bits;
+    if (tensor.lanes != 1) return false;
+    if (tensor.code == brain) {
+        to.type = Type::bfloat16;
+        return bits == 16;
+    }
+    to.type = bits == 64 ? Type::float64 : bits == 32 ? Type::float32 : Type::float16;
+    return (tensor.code == floating && bits >= 16 && bits <= 64) || (to.complex && bits >= 32);
+}
 
 // Asks the cache for a tensor that will be read soon: first for its object, then, when that is near, for what the first
 // word after the object's header points to, which is where PyTorch keeps a tensor. Were that not so, it would be of no
@@ -68,10 +81,8 @@ bool Exchange::read(PyObject* object, Array& to) const {
         PyErr_Clear();
         return false;
     }
-    const bool known = tensor.code == floating && (tensor.bits == 32 || tensor.bits == 64) && tensor.lanes == 1;
-    if (tensor.device_type != cpu || !known || (tensor.ndim > 0 && !tensor.strides)) return false;
+    if (tensor.device_type != cpu || !read_type(tensor, to) || (tensor.ndim > 0 && !tensor.strides)) return false;
     to.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
-    to.type = tensor.bits == 32 ? Type::float32 : Type::float64;
     to.axes = tensor.ndim;
     to.shape = tensor.shape;
     to.strides = tensor.strides;
@@ -80,9 +91,9 @@ bool Exchange::read(PyObject* object, Array& to) const {
 }
 
 TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-                       nb::dict all_states, nb::object make_handles)
+                       nb::dict all_states, nb::object make_handles, nb::tuple options)
     : exchange_(tensor),
-      work_(rule),
+      work_(rule, Options::of(options)),
       plain_(nb::borrow(tensor)),
       gradient_of_(tensor.attr("grad")),
       counts_owner_(counts) {
@@ -92,13 +103,14 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
         throw std::invalid_argument("counts must be an array of float64, one for each entry");
     counts_ = reinterpret_cast<double*>(array.data);
     for (nb::handle name : names) names_.push_back(nb::borrow(name));
-    if (names_.size() != work_.state_count()) throw std::invalid_argument("names: one for each state of the rule");
+    if (names_.size() != work_.slot_count()) throw std::invalid_argument("names: one for all that is remembered");
     for (auto [key, value] : all_states) states_.emplace_back(nb::borrow(key), nb::borrow(value));
 
     for (nb::handle source : entries) {
-        const auto [group, param, state, count, plain] =
-            nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool>>(source);
-        entries_.push_back({group, param, state, count, {}, {}, {}, {}, plain || state.is_none()});
+        const auto [group, param, state, count, plain, place] =
+            nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool, std::size_t>>(source);
+        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}});
+        entries_.back().slots_read.array = place;
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
     }
@@ -125,7 +137,7 @@ void TensorPlan::choose(const nb::object& make_handles) {
             for (nb::handle capsule : nb::cast<nb::list>(make_handles(values)))
                 entry.handles.emplace_back(PyCapsule_GetPointer(capsule.ptr(), PyCapsule_GetName(capsule.ptr())));
         }
-        const nb::object grad = gradient(entry);
+        nb::object grad = gradient(entry);
         if (grad.is_none()) continue;
         entry.ours = read(entry, grad, &none);
         if (entry.ours) with_gradient.push_back(&entry);
@@ -167,7 +179,7 @@ const Coefficients* TensorPlan::numbers_of(std::size_t group, double t, nb::hand
         if (known->group == group && known->t == t) return known->coefficients;
     const auto pair = nb::cast<nb::tuple>(numbers(group, t));
     if (pair.size() != 2) throw std::invalid_argument("numbers must return coefficients and stages");
-    numbers_.push_back({group, t, &work_.add_coefficients(pair[0], pair[1])});
+    numbers_.push_back({group, t, &work_.add_coefficients(pair[0], pair[1], static_cast<std::uint64_t>(t))});
     return numbers_.back().coefficients;
 }
 
@@ -210,23 +222,33 @@ bool TensorPlan::same_state(const Entry& entry) const {
     return true;
 }
 
-// Adds an entry to the work; false if it is not for the engine.
-bool TensorPlan::read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients) {
+// Whether a tensor stands for the negative or conjugate of what is in memory, which DLPack does not tell. Only complex
+// tensors can be conjugates, and imaginary parts of those, which are strided or single numbers, negatives.
+bool TensorPlan::lazy(const Layout& layout, const Array& array, PyObject* tensor) const {
+    if (!array.complex && layout.size > 1 && layout.dense(array)) return false;
+    const nb::handle object(tensor);
+    return nb::cast<bool>(object.attr("is_neg")()) || nb::cast<bool>(object.attr("is_conj")());
+}
+
+// Adds an entry to the work; false if it is not for the engine. The gradient may be replaced by a copy.
+bool TensorPlan::read(Entry& entry, nb::object& gradient, const Coefficients* coefficients) {
     const auto* plain = reinterpret_cast<PyTypeObject*>(plain_.ptr());
     Array param, grad;
-    void* memory[max_state];
-    Extent written[max_state];
+    Extent written[max_state + 2];
     for (std::size_t k = 0; k < names_.size(); ++k) {
-        Array moment;
-        const bool known =
-            entry.handles.empty() ? exchange_.read(entry.values[k], moment) : entry.handles[k].read(moment);
-        if (!known || !entry.layout.fits(moment) || !entry.layout.dense(moment)) return false;
-        memory[k] = moment.data;
-        written[k] = moment.extent();
+        Array slot;
+        const bool known = entry.handles.empty() ? exchange_.read(entry.values[k], slot) : entry.handles[k].read(slot);
+        if (!known || !work_.read_slot(entry.layout, k, slot, entry.slots_read)) return false;
+        written[k] = slot.extent();
     }
     if (Py_TYPE(gradient.ptr()) != plain || !exchange_.read(gradient.ptr(), grad)) return false;
-    if (!exchange_.read(entry.param.ptr(), param)) return false;
-    if (!work_.add_arrays(entry.layout, memory, param, grad, coefficients)) return false;
+    if (!exchange_.read(entry.param.ptr(), param) || lazy(entry.layout, param, entry.param.ptr())) return false;
+    if (entry.layout.fits(grad) && lazy(entry.layout, grad, gradient.ptr())) {
+        if (work_.zeroes()) return false;
+        gradient = gradient.attr("resolve_conj")().attr("resolve_neg")();
+        if (!exchange_.read(gradient.ptr(), grad)) return false;
+    }
+    if (!work_.add_arrays(entry.layout, entry.slots_read, param, grad, coefficients)) return false;
     if (entry.layout.size > 0)
         for (std::size_t k = 0; k < names_.size(); ++k) work_.add_written(written[k]);
     return true;
@@ -266,7 +288,7 @@ void TensorPlan::prefetch(std::size_t i) const {
 // Adds every entry that has a gradient; false if something is not as it was learned.
 bool TensorPlan::read_all(nb::handle numbers) {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
-        const Entry& entry = entries_[i];
+        Entry& entry = entries_[i];
         prefetch(i);
         if (!entry.slots.empty() && !same_state(entry)) return false;
         if (!entry.ours) continue;
@@ -279,28 +301,38 @@ bool TensorPlan::read_all(nb::handle numbers) {
     return true;
 }
 
-nb::object TensorPlan::step(nb::list groups, nb::dict all_states, nb::callable numbers) {
+bool TensorPlan::read(nb::list groups, nb::dict all_states, nb::callable numbers) {
     if (busy_) throw std::runtime_error("the optimizer is in a step already: use one per thread");
     struct Busy {  // from here on: `numbers` is Python, which may let another thread in
-        bool& flag;
+        bool &flag, stay = false;
         explicit Busy(bool& f) : flag(f) { flag = true; }
-        ~Busy() { flag = false; }
-    } const busy(busy_);
+        ~Busy() { flag = stay; }
+    } busy(busy_);
     work_.begin();
     numbers_.clear();
     stepped_.clear();
-    if (!same_groups(groups.ptr()) || !same_states(all_states.ptr()) || !read_all(numbers) || work_.overlaps()) {
-        work_.drop();
-        return nb::none();
-    }
+    busy.stay = same_groups(groups.ptr()) && same_states(all_states.ptr()) && read_all(numbers) && !work_.overlaps();
+    if (!busy.stay) work_.drop();
+    return busy.stay;
+}
+
+nb::list TensorPlan::run(double factor) {
+    if (!busy_) throw std::runtime_error("run: there is no step that was read");
     if (stepped_ != listed_) {
         list_ = nb::list();
         for (const std::size_t i : stepped_) list_.append(entries_[i].param);
         listed_ = stepped_;
     }
+    if (factor != 1.0) work_.scale(factor);
     for (const std::size_t i : stepped_) ++counts_[i];
     work_.run();
+    busy_ = false;
     return list_;
+}
+
+void TensorPlan::drop() {
+    work_.drop();
+    busy_ = false;
 }
 
 }  // namespace adamas

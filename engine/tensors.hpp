@@ -31,11 +31,12 @@ class TensorPlan {
 public:
     // tensor: the library's class of tensors. entries: for each parameter of the groups (group, parameter, its state as
     // a dict, None if it has none yet, the tensor that shows its count of steps there, or None, and whether the engine
-    // may step it). names: of the state in the rule's order. counts: float64 array, the steps taken by each entry.
+    // may step it, and its place among all parameters of the optimizer). names: of what is remembered, in the rule's
+    // order, then the average and the copy, if there are. counts: float64 array, the steps taken by each entry.
     // all_states: the dict of states. make_handles: returns a capsule with a new reference for each tensor of a list;
-    // None if there is no such function.
+    // None if there is no such function. options: see Options.
     TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-               nb::dict all_states, nb::object make_handles);
+               nb::dict all_states, nb::object make_handles, nb::tuple options);
     TensorPlan(const TensorPlan&) = delete;
     TensorPlan& operator=(const TensorPlan&) = delete;
 
@@ -43,11 +44,19 @@ public:
     // they share memory with others.
     const std::vector<std::size_t>& others() const { return others_; }
 
-    // Takes a step of every parameter that has a gradient, but for the others; returns the list of those parameters, or
-    // None, with nothing changed, if something is not as it was learned. groups: the optimizer's list of dicts.
-    // numbers(group, t) returns the rule's coefficients of step t and those of the stages; it is called once for each t
-    // among the parameters of a group.
-    nb::object step(nb::list groups, nb::dict all_states, nb::callable numbers);
+    // Reads every parameter that has a gradient, but for the others, for a step that run() takes; false if something is
+    // not as it was learned. groups: the optimizer's list of dicts. numbers(group, t) returns the rule's coefficients
+    // of step t and the stages; it is called once for each t among the parameters of a group.
+    bool read(nb::list groups, nb::dict all_states, nb::callable numbers);
+
+    // The norm of the gradients that were read, and whether they are finite.
+    std::pair<double, bool> norm() { return work_.norm(); }
+
+    // Takes the step that was read, with the gradients multiplied by a factor; returns the list of the parameters.
+    nb::list run(double factor);
+
+    // Forgets what was read.
+    void drop();
 
 private:
     // An item of a dict that must stay where it is. To walk a small dict is faster than to look up its keys.
@@ -61,8 +70,9 @@ private:
         std::vector<Slot> slots;         // of the state that the rule needs, and of the count, by place
         std::vector<PyObject*> values;   // of the slots, in the rule's order
         std::vector<Handle> handles;     // of the values, if there are handles
-        Layout layout;
         bool ours = true;
+        Slots slots_read;  // where they are in the current step
+        Layout layout;
     };
     struct Numbers {
         std::size_t group;
@@ -73,9 +83,10 @@ private:
     bool same_groups(PyObject* groups) const;
     bool same_states(PyObject* all_states) const;
     nb::object gradient(const Entry& entry) const;
+    bool lazy(const Layout& layout, const Array& array, PyObject* tensor) const;
     bool find(Entry& entry) const;
     bool same_state(const Entry& entry) const;
-    bool read(const Entry& entry, const nb::object& gradient, const Coefficients* coefficients);
+    bool read(Entry& entry, nb::object& gradient, const Coefficients* coefficients);
     void prefetch(std::size_t i) const;
     bool read_all(nb::handle numbers);
     void choose(const nb::object& make_handles);
@@ -95,7 +106,7 @@ private:
     std::vector<std::size_t> others_;
 
     // Of the current step.
-    bool busy_ = false;
+    bool busy_ = false;  // from read() to the end of run()
     std::vector<Numbers> numbers_;
     std::vector<std::size_t> stepped_, listed_;  // entries with a gradient; those that list_ is of
     nb::list list_;

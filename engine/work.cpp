@@ -1,6 +1,7 @@
 #include "work.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 namespace adamas {
@@ -34,10 +35,37 @@ void use_table(const std::string& isa) {
     throw std::invalid_argument("this machine does not run '" + isa + "'");
 }
 
-Work::Work(const std::string& rule) : rule_(find_rule(rule)) {
+Options Options::of(nb::handle tuple) {
+    PyObject* t = tuple.ptr();
+    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != 4)
+        throw std::invalid_argument("options: (average, copy, zero, seed)");
+    Options options;
+    options.average = PyTuple_GET_ITEM(t, 0) == Py_True;
+    options.copy = PyTuple_GET_ITEM(t, 1) == Py_True;
+    options.zero = PyTuple_GET_ITEM(t, 2) == Py_True;
+    options.stochastic = PyTuple_GET_ITEM(t, 3) != Py_None;
+    if (options.stochastic) options.seed = nb::cast<std::uint64_t>(nb::handle(PyTuple_GET_ITEM(t, 3)));
+    return options;
+}
+
+Work::Work(const std::string& rule, const Options& options) : rule_(find_rule(rule)), options_(options) {
     const RuleInfo& info = active_table().rules[rule_];
     coefficient_count_ = count_words(info.coefficients);
     state_count_ = count_words(info.state_names);
+}
+
+bool Work::read_slot(const Layout& layout, std::size_t i, const Array& array, Slots& to) const {
+    if (!array.writeable || !layout.fits(array) || !layout.dense(array)) return false;
+    to.data[i] = array.data;
+    const Type exact = arithmetic(layout.type);
+    if (i >= state_count_ + (options_.average ? 1 : 0)) {
+        to.copy_type = array.type;
+        return layout.complex ? array.type == exact : itemsize(array.type) == 2;
+    }
+    if (i >= state_count_) return array.type == exact;
+    if (i > 0 && array.type != to.state_type) return false;
+    to.state_type = array.type;
+    return array.type == exact || (array.type == Type::bfloat16 && exact == Type::float32);
 }
 
 void Work::begin() {
@@ -51,55 +79,66 @@ void Work::begin() {
     held_.clear();
 }
 
-const Coefficients& Work::add_coefficients(nb::handle coefficients, nb::handle stages) {
+const Coefficients& Work::add_coefficients(nb::handle coefficients, nb::handle stages, std::uint64_t t) {
     PyObject* dict = coefficients.ptr();
     if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(coefficient_count_) ||
-        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 3)
-        throw std::invalid_argument("per group: a dict of the rule's coefficients, and (scale, l2, decay)");
+        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 5)
+        throw std::invalid_argument("per group: a dict of the rule's coefficients, and the stages");
     Coefficients& numbers = coefficients_.emplace_back();
     Py_ssize_t position = 0;
     PyObject *key, *value;
     for (double* c = numbers.rule; PyDict_Next(dict, &position, &key, &value); ++c) *c = PyFloat_AsDouble(value);
-    numbers.scale = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), 0));
-    numbers.l2 = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), 1));
-    numbers.decay = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), 2));
+    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema};
+    for (Py_ssize_t i = 0; i < 5; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
     if (PyErr_Occurred()) throw nb::python_error();
+    numbers.key = mix64(mix64(options_.seed) + t);
     return numbers;
 }
 
-Block& Work::add_block(const Layout& layout, void* const* state, void* p, const void* g,
-                       const Coefficients* coefficients) {
+Block& Work::add_block(const Layout& layout, const Slots& slots, void* p, void* g, const Coefficients* coefficients) {
     Block& block = blocks_.emplace_back();
     block.size = layout.size;
-    block.type = layout.type;
-    block.p = p;
-    block.g = g;
+    block.p = {p, layout.type, nullptr};
+    block.g = {g, layout.type, nullptr};
+    std::copy(slots.data, slots.data + state_count_, block.state);
+    block.state_type = state_count_ > 0 ? slots.state_type : arithmetic(layout.type);
+    if (options_.average) block.average = slots.data[state_count_];
+    if (options_.copy) block.copy = slots.data[state_count_ + (options_.average ? 1 : 0)];
+    block.copy_type = slots.copy_type;
+    block.stochastic = options_.stochastic;
+    block.array = slots.array;
     block.coefficients = coefficients;
-    std::copy(state, state + state_count_, block.state);
     return block;
 }
 
 const View* Work::view(const Layout& layout, const Array& array) {
-    const std::size_t axes = layout.order.size();
-    std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * axes);
+    const std::size_t axes = layout.order.size(), all = axes + (array.complex ? 1 : 0);
+    std::vector<std::int64_t>& dimensions = dimensions_.emplace_back(2 * all);
     for (std::size_t i = 0; i < axes; ++i) {
         dimensions[i] = array.shape[layout.order[i]];
-        dimensions[axes + i] = array.stride(layout.order[i]);
+        dimensions[all + i] = array.stride(layout.order[i]);
     }
-    return &views_.emplace_back(View{array.data, array.type, axes, dimensions.data(), dimensions.data() + axes});
+    if (array.complex) {
+        dimensions[axes] = 2;
+        dimensions[all + axes] = itemsize(array.type);
+    }
+    return &views_.emplace_back(View{array.data, all, dimensions.data(), dimensions.data() + all});
 }
 
-bool Work::add_arrays(const Layout& layout, void* const* state, const Array& p, const Array& g,
+bool Work::add_arrays(const Layout& layout, const Slots& slots, const Array& p, const Array& g,
                       const Coefficients* coefficients) {
     if (p.type != layout.type || !layout.fits(p) || !layout.fits(g) || !p.writeable) return false;
     if (layout.size == 0) return true;
     const View* p_view = layout.dense(p) ? nullptr : view(layout, p);
     if (p_view && p.overlaps_itself()) return false;
-    Block& block = add_block(layout, state, p.data, g.data, coefficients);
-    block.p_view = p_view;
-    block.g_view = layout.dense(g) ? nullptr : view(layout, g);
+    const View* g_view = layout.dense(g) ? nullptr : view(layout, g);
+    if (options_.zero && (!g.writeable || (g_view && g.overlaps_itself()))) return false;
+    Block& block = add_block(layout, slots, p.data, g.data, coefficients);
+    block.p.view = p_view;
+    block.g = {g.data, g.type, g_view};
+    block.zero = options_.zero;
     written_.push_back(p.extent());
-    grads_.push_back(g.extent());
+    (options_.zero ? written_ : grads_).push_back(g.extent());
     return true;
 }
 
@@ -133,10 +172,32 @@ bool Work::overlaps() {
     return false;
 }
 
-void Work::run() {
+bool Work::small() const {
     std::size_t total = 0;
     for (const Block& block : blocks_) total += block.size;
-    if (total < release_gil) {
+    return total < release_gil;
+}
+
+std::pair<double, bool> Work::norm() {
+    const auto sum = [&](double unit) {
+        if (small()) return sum_of_squares(active_table(), blocks_, unit);
+        running_ = true;
+        nb::gil_scoped_release released;
+        return sum_of_squares(active_table(), blocks_, unit);
+    };
+    double total = sum(1.0);
+    double unit = 1.0;
+    if (!std::isfinite(total)) total = sum(unit = 0x1p-540);  // now only infinite or NaN if a gradient is
+    running_ = false;
+    return {std::sqrt(total) / unit, std::isfinite(total)};
+}
+
+void Work::scale(double factor) {
+    for (Coefficients& numbers : coefficients_) numbers.scale *= factor;
+}
+
+void Work::run() {
+    if (small()) {
         adamas::run(active_table(), rule_, blocks_);
     } else {
         running_ = true;

@@ -17,26 +17,49 @@ namespace nb = nanobind;
 const Table& active_table();
 void use_table(const std::string& isa);  // throws std::invalid_argument
 
+// What a step does beside the rule.
+struct Options {
+    bool average = false;     // keeps an average of each parameter
+    bool copy = false;        // keeps a copy of each parameter in another format
+    bool zero = false;        // sets gradients to zero
+    bool stochastic = false;  // rounds to bfloat16 at random
+    std::uint64_t seed = 0;
+
+    // From a tuple of Python (see _engine.pyi); throws std::invalid_argument.
+    static Options of(nb::handle tuple);
+};
+
+// What a step remembers of one parameter: the rule's state in its order, then the average and the copy, if there are.
+struct Slots {
+    void* data[max_state + 2] = {};
+    Type state_type = Type::float32, copy_type = Type::bfloat16;
+    std::uint64_t array = 0;  // of the optimizer's arrays
+};
+
 class Work {
 public:
-    explicit Work(const std::string& rule);  // throws std::invalid_argument
+    Work(const std::string& rule, const Options& options);  // throws std::invalid_argument
 
-    std::size_t state_count() const { return state_count_; }
+    std::size_t slot_count() const { return state_count_ + (options_.average ? 1 : 0) + (options_.copy ? 1 : 0); }
+
+    bool zeroes() const { return options_.zero; }
+
+    // Reads the array of slot i, and its type if it has one; false if it is not such.
+    bool read_slot(const Layout& layout, std::size_t i, const Array& array, Slots& to) const;
 
     // Forgets the last step. Throws std::runtime_error while another thread is in one.
     void begin();
 
-    // Adds the numbers of a group: a dict of the rule's coefficients in its order, and (scale, l2, decay). The
-    // reference is good until the next begin(). Throws for anything else.
-    const Coefficients& add_coefficients(nb::handle coefficients, nb::handle stages);
+    // Adds the numbers of a group for step t: a dict of the rule's coefficients in its order, and the stages (see
+    // rules.py). The reference is good until the next begin(). Throws for anything else.
+    const Coefficients& add_coefficients(nb::handle coefficients, nb::handle stages, std::uint64_t t);
 
     // Adds a block of memory that needs no checks.
-    Block& add_block(const Layout& layout, void* const* state, void* p, const void* g,
-                     const Coefficients* coefficients);
+    Block& add_block(const Layout& layout, const Slots& slots, void* p, void* g, const Coefficients* coefficients);
 
-    // Adds an array of this layout, its state, and a gradient of the same shape, dense or not; false, with nothing
-    // added, if they are not such.
-    bool add_arrays(const Layout& layout, void* const* state, const Array& p, const Array& g,
+    // Adds an array of this layout, what is remembered of it, and a gradient of the same shape, dense or not; false,
+    // with nothing added, if they are not such.
+    bool add_arrays(const Layout& layout, const Slots& slots, const Array& p, const Array& g,
                     const Coefficients* coefficients);
 
     // Keeps the owner of an array alive until the end of the step.
@@ -51,6 +74,12 @@ public:
     std::size_t blocks() const { return blocks_.size(); }
     Block& block(std::size_t i) { return blocks_[i]; }
 
+    // The norm of all gradients together, before they are scaled, and whether all of them are finite.
+    std::pair<double, bool> norm();
+
+    // Multiplies the scale of all gradients.
+    void scale(double factor);
+
     // Steps all blocks; other Python threads run meanwhile if there is enough to do.
     void run();
 
@@ -58,8 +87,10 @@ public:
 
 private:
     const View* view(const Layout& layout, const Array& array);  // how to walk an array that is not dense
+    bool small() const;
 
     std::size_t rule_, coefficient_count_, state_count_;
+    Options options_;
     bool running_ = false;  // while the GIL is released
 
     // Of the current step; kept to save allocations.

@@ -57,9 +57,9 @@ class EngineSteps:
         self.state = [tuple(np.zeros_like(p) for _ in optimizer.rule.state_names) for p in params]
         places = [SimpleNamespace(segment=i, index=0, convert=None) for i in range(len(params))]
         segments = [(0, p, state, False) for p, state in zip(params, self.state, strict=True)]
-        self.plan = engine.Plan(kernel, segments, places, 0)
+        self.plan = engine.Plan(kernel, segments, places, 0, optimizer.plan_options)
 
     def step(self, gradients: list[Any]) -> None:
         self.t += 1
         numbers, stages = self.optimizer.rule.numbers_at(self.optimizer._hyperparameters[0], self.t)
-        assert self.plan.step(self.params, gradients, (numbers,), (stages,), self.t) is self.params
+        assert self.plan.step(self.params, gradients, (numbers,), (stages,), self.t, None) is self.params

@@ -116,11 +116,11 @@ def test_bits_of_a_scaled_gradient(isa, case, scale):
         p, q = start.copy(), start
         state, expected = (tuple(np.zeros_like(p) for _ in optimizer.rule.state_names) for _ in range(2))
         kernel = next(cls.__name__ for cls in optimizer.rule.__mro__ if "change" in vars(cls))
-        plan = engine.Plan(kernel, [(0, p, state, False)], None, 0)
+        plan = engine.Plan(kernel, [(0, p, state, False)], None, 0, optimizer.plan_options)
         for t, g in enumerate(gradients, start=1):
-            numbers, (_, l2, decay) = optimizer.rule.numbers_at(optimizer._hyperparameters[0], t)
-            stages = (scale, l2, decay)
-            plan.run([p], [g], (numbers,), (stages,), t)
+            numbers, stages = optimizer.rule.numbers_at(optimizer._hyperparameters[0], t)
+            stages = stages._replace(scale=scale)
+            assert plan.run([p], [g], (numbers,), (stages,), t, None)
             with adamas.flush_denormals(), np.errstate(all="ignore"):
                 q, *expected = rules.step(optimizer.rule, np, rules.named(numbers, stages), q, g, *expected)
             for actual, wanted in zip((p, *state), (q, *expected), strict=True):
@@ -156,18 +156,21 @@ def test_special_numbers_have_the_same_bits(isa):
 
 
 def test_a_plan_that_does_not_fit_is_refused():
-    p = np.ones(3)
+    p, options, stages = np.ones(3), (False, False, False, None), (rules.Stages(),)
     with pytest.raises(ValueError, match="no rule 'Nadam'"):
-        engine.Plan("Nadam", [(0, p, (), False)], [], 0)
-    with pytest.raises(ValueError, match="state arrays that are dense"):
-        engine.Plan("Momentum", [(0, p, (np.zeros((3, 2))[:, 0],), False)], [], 0)
+        engine.Plan("Nadam", [(0, p, (), False)], [], 0, options)
+    with pytest.raises(ValueError, match="options: "):
+        engine.Plan("SGD", [(0, p, (), False)], [], 0, ())
+    for state in (np.zeros((3, 2))[:, 0], np.zeros(4), np.zeros(3, np.float32), np.zeros(3, np.int64)):
+        with pytest.raises(ValueError, match="state arrays that are dense"):
+            engine.Plan("Momentum", [(0, p, (state,), False)], [], 0, options)
     with pytest.raises(ValueError, match="does not run 'x87'"):
         engine.use_isa("x87")
-    plan = engine.Plan("SGD", [(0, p, (), False)], [], 0)
+    plan = engine.Plan("SGD", [(0, p, (), False)], [], 0, options)
     with pytest.raises(ValueError, match="coefficients"):
-        plan.run([p], [p], ({},), ((1.0, 0.0, 0.0),), 1)
+        plan.run([p], [p], ({},), stages, 1, None)
     with pytest.raises(RuntimeError, match="already"):
-        plan.run([p], [p.copy()], ({"learning_rate": 1.0},), ((1.0, 0.0, 0.0),), 2)
+        plan.run([p], [p.copy()], ({"learning_rate": 1.0},), stages, 2, None)
 
 
 def test_denormals_are_flushed_in_the_kernel_and_nowhere_else():

@@ -11,6 +11,7 @@ import pytest
 import adamas
 from adamas import rules, schedules
 from adamas._optimizer import Optimizer
+from adamas._options import Options
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,13 +35,15 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
     assert issubclass(cls, Optimizer)
     assert cls.__module__ == "adamas"
     assert cls.__qualname__ == name
-    assert list(inspect.signature(cls).parameters) == [*rule.ranges, "groups"]
+    assert list(inspect.signature(cls).parameters) == [*rule.ranges, *Options.option_names, "groups"]
     first_line = (rule.__doc__ or "").split("\n", 1)[0]
     assert cls.__doc__.startswith(first_line)
     assert "References:" in cls.__doc__
     for hyperparameter in cls().ranges:
         assert f"\n{hyperparameter}: " in cls.__doc__
-    keyword_only = {"weight_decay", "decoupled", "groups"}
+    keyword_only = {"weight_decay", "decoupled", "groups", *Options.option_names}
+    for name in (*Options.option_names, "groups"):
+        assert f"\n{name}: " in cls.__doc__
     for parameter in inspect.signature(cls).parameters.values():
         assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name in keyword_only)
         assert "Annotated" not in str(parameter), "the annotation is for people"

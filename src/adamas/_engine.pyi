@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from adamas.rules import Stages
+
 def rules() -> dict[str, tuple[list[str], list[str]]]:
     """Return the names of state and coefficients of every rule, in order."""
 
@@ -25,70 +27,99 @@ class TensorPlan:
 
     tensor: torch.Tensor. entries: for each parameter of the groups, in order (place of the group, parameter, its dict
         of state or None if it has none yet, the tensor that shows its count of steps there or None, whether its memory
-        is what it seems).
-    names: of the state in those dicts, in the rule's order. counts: float64, the steps taken by each entry.
+        is what it seems, its place among all parameters of the optimizer).
+    names: of what is remembered in those dicts: the rule's state in its order, the average and the copy if the options
+        ask for them. counts: float64, the steps taken by each entry.
     all_states: optimizer.state. make_handles: torch's function that returns capsules of at::Tensor for a list of
-        tensors, None if there is none: it saves time.
+        tensors, None if there is none: it saves time. options: as of Plan.
     """
 
     def __init__(
         self,
         rule: str,
         tensor: type,
-        entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool]],
+        entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool, int]],
         names: list[str],
         counts: Any,
         all_states: dict[Any, Any],
         make_handles: Callable[[list[Any]], list[Any]] | None,
+        options: tuple[bool, bool, bool, int | None],
     ) -> None: ...
     def others(self) -> list[int]:
         """Return the entries that the engine does not step: for their type, layout or device, or shared memory."""
 
-    def step(
+    def read(
         self,
         groups: list[dict[str, Any]],
         all_states: dict[Any, Any],
-        numbers: Callable[[int, float], tuple[dict[str, float], tuple[float, float, float]]],
-    ) -> list[Any] | None:
-        """Step every parameter that has a gradient, but for the others, and return the list of those parameters.
+        numbers: Callable[[int, float], tuple[dict[str, float], Stages]],
+    ) -> bool:
+        """Read every parameter that has a gradient, but for the others, for a step that `run` takes.
 
-        Returns None, with nothing changed, if something is not as it was learned: objects, types, layouts, devices,
-        memory that is shared.
+        Returns False, with nothing changed, if something is not as it was learned: objects, types, layouts, devices,
+        memory that is shared. RuntimeError while another thread is between `read` and the end of `run`.
 
         numbers: called with (place of a group, t), once for each t in a group, for the coefficients and stages of step
         t = 1.0, 2.0, ...
         """
 
+    def norm(self) -> tuple[float, bool]:
+        """Return the norm of the gradients that were read, together, and whether all their numbers are finite."""
+
+    def run(self, factor: float) -> list[Any]:
+        """Take the step that was read, with all gradients multiplied by a factor; return the list of parameters."""
+
+    def drop(self) -> None:
+        """Forget what was read."""
+
 class Plan:
     """The steps of one tree of parameters.
 
-    segments: (group, array like the parameter, its state arrays, whether it packs floats) for each array, or pack.
+    segments: (group, array like the parameter, the arrays that are remembered of it, whether it packs floats) for each
+        array, or pack. What is remembered is the rule's state, the average and the copy if the options ask for them.
     skeleton: the tree with an object that has .segment, .index and .convert in place of each leaf, None if the engine
         cannot walk it.
     t: the steps taken so far, and, of both methods, the step to take; RuntimeError if it is not the next one: then
         another thread is in an update.
-    coefficients, stages: for each group, a dict of the rule's coefficients in its order, and (scale, l2, decay).
+    options: whether there is an average, whether there is a copy, whether gradients are set to zero, and the seed of
+        stochastic rounding, None to round to the nearest.
+    coefficients, stages: for each group, a dict of the rule's coefficients in its order, and the stages.
+    judge: None, or a function that is called, before anything is changed, with the norm of all gradients together and
+        whether they are finite; it returns what to multiply them by, or None not to take the step.
     """
 
     def __init__(
-        self, rule: str, segments: list[tuple[int, Any, tuple[Any, ...], bool]], skeleton: object, t: int
+        self,
+        rule: str,
+        segments: list[tuple[int, Any, tuple[Any, ...], bool]],
+        skeleton: object,
+        t: int,
+        options: tuple[bool, bool, bool, int | None],
     ) -> None: ...
     def step(
         self,
         params: Any,
         grads: Any,
         coefficients: tuple[dict[str, float], ...],
-        stages: tuple[tuple[float, float, float], ...],
+        stages: tuple[Stages, ...],
         t: int,
+        judge: Callable[[float, bool], float | None] | None,
     ) -> Any:
-        """Step a tree and return it; return None, with nothing changed, if it is not the one that was learned."""
+        """Step a tree and return it; None if it is not the one that was learned, False if the judge said None.
+
+        In both of these cases nothing has changed.
+        """
 
     def run(
         self,
         params: list[Any],
         grads: list[Any],
         coefficients: tuple[dict[str, float], ...],
-        stages: tuple[tuple[float, float, float], ...],
+        stages: tuple[Stages, ...],
         t: int,
-    ) -> None:
-        """Step one array per segment, which the caller has checked; a gradient may be None."""
+        judge: Callable[[float, bool], float | None] | None,
+    ) -> bool:
+        """Step one array per segment, which the caller has checked; a gradient may be None.
+
+        Returns False, with nothing changed, if the judge said None.
+        """

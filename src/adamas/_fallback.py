@@ -1,35 +1,120 @@
 """The specification behind the interface of the engine, on NumPy arrays: for machines without a compiler."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamas._formats import arithmetic, as_real, random_numbers, store, within
 from adamas._native import flush_denormals
-from adamas.rules import RULES, Stages, named, step
+from adamas._norm import norm
+from adamas.rules import RULES, Stages, average, named, step
 
 AllStages = tuple[Stages, ...]
 Coefficients = tuple[dict[str, float], ...]
+Judge = Callable[[float, bool], float | None]
+
+
+class PlanOptions(NamedTuple):
+    """What a step does beside the rule (see _engine.pyi)."""
+
+    average: bool = False
+    copy: bool = False
+    zero: bool = False
+    seed: int | None = None
 
 
 class Plan:
     """The same as the engine's Plan (see _engine.pyi), but it recognises no tree: every step goes through `run`."""
 
     def __init__(
-        self, rule: str, segments: list[tuple[int, Any, tuple[Any, ...], bool]], skeleton: object, t: int
+        self,
+        rule: str,
+        segments: list[tuple[int, Any, tuple[Any, ...], bool]],
+        skeleton: object,
+        t: int,
+        options: tuple[bool, bool, bool, int | None],
     ) -> None:
         self.rule = RULES[rule]
         self.segments = segments
+        self.options = PlanOptions(*options)
 
-    def step(self, params: object, grads: object, coefficients: Coefficients, stages: AllStages, t: int) -> None:
+    def step(
+        self,
+        params: object,
+        grads: object,
+        coefficients: Coefficients,
+        stages: AllStages,
+        t: int,
+        judge: Judge | None,
+    ) -> None:
         """Decline."""
 
-    def run(self, params: list[Any], grads: list[Any], coefficients: Coefficients, stages: AllStages, t: int) -> None:
-        """Take a step of one array per segment; a gradient may be None."""
+    def run(
+        self,
+        params: list[Any],
+        grads: list[Any],
+        coefficients: Coefficients,
+        stages: AllStages,
+        t: int,
+        judge: Judge | None,
+    ) -> bool:
+        """Take a step of one array per segment; a gradient may be None. Return whether the judge let it be taken."""
+        factor: float | None = 1.0
         with flush_denormals(), np.errstate(all="ignore"):
-            for (group, _, state, _), p, g in zip(self.segments, params, grads, strict=True):
-                if g is None:
-                    continue
-                c = named(coefficients[group], stages[group])
-                new = step(self.rule, np, c, p, g.astype(p.dtype, copy=False), *state)
-                for array, value in zip((p, *state), new, strict=True):
-                    array[...] = value
+            if judge is not None:
+                flats = [_flat(g, like, slots) for (_, like, slots, _), g in zip(self.segments, grads, strict=True)
+                         if g is not None]  # fmt: skip
+                factor = judge(*norm(np, [g.astype(np.float64) for g in flats]))
+            if factor is None:
+                return False
+            for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+                if g is not None:
+                    group = self.segments[i][0]
+                    scaled = stages[group]._replace(scale=stages[group].scale * factor)
+                    self._step_array(i, p, g, named(coefficients[group], scaled), t)
+        return True
+
+    def _step_array(self, i: int, p: Any, g: Any, c: Any, t: int) -> None:
+        _, like, slots, _ = self.segments[i]
+        *slots_, p_, g_ = (_flat(array, like, slots) for array in (*slots, p, g))
+        count = len(self.rule.state_names)
+        work = arithmetic(p_.dtype)
+        new_p, *new = step(self.rule, np, c, *(array.astype(work, copy=False) for array in (p_, g_, *slots_[:count])))
+
+        def stored(x: Any, dtype: Any, role: int) -> Any:
+            random = None if self.options.seed is None else random_numbers(self.options.seed, t, i, role, x.size)
+            return store(x, dtype, random)
+
+        new = [stored(within(x, array.dtype), array.dtype, k)
+               for k, (x, array) in enumerate(zip(new, slots_[:count], strict=True), start=1)]  # fmt: skip
+        new_p = stored(new_p, p_.dtype, 0)
+        if self.options.average:
+            new.append(average(c, slots_[count], new_p.astype(work)))
+        if self.options.copy:
+            new.append(store(new_p, slots_[-1].dtype))
+        for array, x in zip((p, *slots), (new_p, *new), strict=True):
+            _write(array, x, like, slots)
+        if self.options.zero:
+            g[...] = 0
+
+
+def _order(like: Any, slots: tuple[Any, ...]) -> list[int]:
+    """Return the axes from the slowest to the fastest, by which the state lies in memory."""
+    strides = (slots[0] if slots else like).strides
+    return sorted(range(like.ndim), key=lambda axis: -abs(strides[axis]))
+
+
+def _in_order(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:
+    order = _order(like, slots)
+    return as_real(array).transpose([*order, *range(like.ndim, as_real(array).ndim)])
+
+
+def _flat(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:
+    """Return the real numbers of an array in the order of the state."""
+    return _in_order(array, like, slots).reshape(-1)
+
+
+def _write(array: Any, flat: Any, like: Any, slots: tuple[Any, ...]) -> None:
+    view = _in_order(array, like, slots)
+    view[...] = flat.reshape(view.shape)

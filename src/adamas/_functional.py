@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from adamas import _tree
+from adamas._formats import arithmetic
 from adamas._optimizer import OPTIMIZERS
 from adamas._params import check_overlaps, check_state
 
@@ -25,7 +26,8 @@ def adam_step(
     """Take step t = 1, 2, ... of Adam and return ``(params, m, v)``.
 
     params, grads: as `adamas.Adam` takes them in ``update``.
-    m, v: the moments, nested and shaped like params and of the same dtypes; None for zeros, before the first step.
+    m, v: the moments, nested and shaped like params and of the same dtypes, but float32 for half precision; None for
+        zeros, before the first step.
     The rest: hyper-parameters of `adamas.Adam`, in its order.
 
     Lists, dicts and arrays are overwritten and returned; floats and tuples come back new. Raises TypeError or
@@ -65,16 +67,17 @@ def adam_step(
 
 def _zeros(params: Any) -> Any:
     zeros = (
-        np.zeros_like(value) if isinstance(value, np.ndarray) else type(value)(0) for _, value in _tree.leaves(params)
+        np.zeros_like(value, arithmetic(value.dtype)) if isinstance(value, np.ndarray) else type(value)(0)
+        for _, value in _tree.leaves(params)
     )
     return _tree.replace(params, zeros, in_place=False)
 
 
 def _dense(value: Any, param: Any) -> Any:
     """Return a moment as the engine takes it: a float, or an array dense in the order of its parameter."""
-    if not isinstance(param, np.ndarray | np.float32):
+    if isinstance(param, int | float):
         return float(value)
-    like = np.empty_like(param, subok=False)
+    like = np.empty_like(param, arithmetic(param.dtype), subok=False)
     if isinstance(value, np.ndarray) and value.strides == like.strides:
         return value
     like[...] = value

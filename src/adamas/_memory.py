@@ -1,6 +1,6 @@
 """What an optimizer remembers of its parameters: where each is stepped, its state, and the plan that steps them all."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,6 +9,8 @@ import numpy as np
 
 from adamas import _tree
 from adamas._backend import Plan
+from adamas._formats import arithmetic, state_dtype
+from adamas._options import Options
 from adamas._params import check_grad, check_overlaps, check_param
 from adamas.rules import Rule
 
@@ -31,7 +33,7 @@ class Segment:
     """What the engine steps as one: an array, or all floats of a group, packed."""
 
     group: int
-    state: tuple[Any, ...]
+    state: tuple[Any, ...]  # the rule's, then the average and the copy, if the options ask for them
     packed: Any = None  # the values of the floats; None for an array
 
 
@@ -62,6 +64,7 @@ class Memory:
         self.t = 0
         self.leaves: dict[str, Leaf] = {}
         self.segments: list[Segment] = []
+        self.skeleton: Any = None  # the tree with paths for leaves
         self.forget_plan()
 
     def forget_plan(self) -> None:
@@ -82,16 +85,24 @@ class Memory:
         finally:
             self.plan = plan
 
-    def step(self, params: Any, grads: Any, numbers: tuple[Any, Any, int], groups: Mapping[str, int]) -> Any:
-        """Check and step a tree; return it.
+    def step(
+        self,
+        params: Any,
+        grads: Any,
+        numbers: tuple[Any, Any, int],
+        judge: Callable[[float, bool], float | None] | None,
+        groups: Mapping[str, int],
+        options: Options,
+    ) -> Any:
+        """Check and step a tree; return it, or False if the judge did not let the step be taken.
 
         numbers: coefficients, stages and t, as the plan takes them; groups: the place in those of each path, else 0.
         """
         with self.busy():
-            paths, values, gradients = self.checked(params, grads)
+            paths, values, gradients = self.checked(params, grads, options.option("zero_grads"))
             if self.leaves:
                 self._check_same({path: _kind(value) for path, value in zip(paths, values, strict=True)})
-            leaves, segments = self._learned(dict(zip(paths, values, strict=True)), groups, self.states())
+            leaves, segments = self._learned(dict(zip(paths, values, strict=True)), groups, self.states(), options)
             in_order = [leaves[path] for path in paths]
             p, g, frozen = _inputs(in_order, segments, values, gradients)
             plan = Plan(
@@ -99,16 +110,19 @@ class Memory:
                 [(s.group, like, s.state, s.packed is not None) for s, like in zip(segments, p, strict=True)],
                 _tree.replace(params, iter(in_order), in_place=False) if _tree.is_plain(params) else None,
                 numbers[2] - 1,
+                options.plan_options,
             )
-            plan.run(p, g, *numbers)
+            if not plan.run(p, g, *numbers, judge):
+                return False
             for array, index, value in frozen:
                 array[index] = value
             self.leaves, self.segments = leaves, segments
+            self.skeleton = _tree.replace(params, iter(paths), in_place=False)
             new = _tree.replace(params, _outputs(in_order, p, values), in_place=True)
         self.plan = plan
         return new
 
-    def checked(self, params: Any, grads: Any) -> tuple[list[str], list[Any], list[Any]]:
+    def checked(self, params: Any, grads: Any, zero_grads: bool = False) -> tuple[list[str], list[Any], list[Any]]:
         """Return the paths, values and gradients of the leaves.
 
         Raises TypeError or ValueError, naming the leaf, unless the engine can step them.
@@ -119,23 +133,27 @@ class Memory:
         for (keys, value), gradient in zip(entries, gradients, strict=True):
             name, grad_name = _tree.access("params", keys), _tree.access("grads", keys)
             check_param(name, value, self.rule.__name__)
-            check_grad(grad_name, gradient, name, value)
+            check_grad(grad_name, gradient, name, value, zero_grads)
             for side, named in zip(arrays, ((name, value), (grad_name, gradient)), strict=True):
                 if isinstance(named[1], np.ndarray):
                     side.append(named)
-        check_overlaps(*arrays)
+        check_overlaps(arrays[0], arrays[1], zero_grads)
         return [_tree.path(keys) for keys, _ in entries], [value for _, value in entries], gradients
 
     def adopt(self, params: Any, states: Mapping[str, tuple[Any, ...]], t: int) -> None:
         """Take over the state of a checked tree after t steps: for each path its arrays, or floats, by name's order."""
         values = {_tree.path(keys): value for keys, value in _tree.leaves(params)}
-        self.leaves, self.segments = self._learned(values, {}, states)
+        self.leaves, self.segments = self._learned(values, {}, states, Options())
         self.t = t
 
     def _learned(
-        self, values: dict[str, Any], groups: Mapping[str, int], states: Mapping[str, tuple[Any, ...]]
+        self,
+        values: dict[str, Any],
+        groups: Mapping[str, int],
+        states: Mapping[str, tuple[Any, ...]],
+        options: Options,
     ) -> tuple[dict[str, Leaf], list[Segment]]:
-        """Return where each parameter is stepped and the segments, with the given states, or zeros."""
+        """Return where each parameter is stepped and the segments, with the given states, or new ones."""
         leaves: dict[str, Leaf] = {}
         segments: list[Segment] = []
         floats: dict[int, list[str]] = {}  # group -> paths
@@ -147,15 +165,29 @@ class Memory:
                 floats[group].append(path)
             else:
                 leaves[path] = Leaf(len(segments), 0, kind)
-                zeros = (np.zeros_like(value, subok=False) for _ in self.rule.state_names)
-                segments.append(Segment(group, states.get(path) or tuple(zeros)))
-        zero = (0.0,) * len(self.rule.state_names)
+                segments.append(Segment(group, states.get(path) or self._first_state(value, options)))
         for group, paths in floats.items():
             for path in paths:
                 leaves[path] = replace(leaves[path], segment=len(segments))
-            packed = zip(*(states.get(path, zero) for path in paths), strict=True)
-            segments.append(Segment(group, tuple(np.array(numbers) for numbers in packed), np.zeros(len(paths))))
+            first = self._first_state(np.array([values[path] for path in paths], np.float64), options)
+            for i, path in enumerate(paths):
+                for array, known in zip(first, states.get(path, ()), strict=False):
+                    array[i] = known
+            segments.append(Segment(group, first, np.zeros(len(paths))))
         return leaves, segments
+
+    def _first_state(self, value: Any, options: Options) -> tuple[Any, ...]:
+        """Return the state of an array before the first step."""
+        dtype = state_dtype(value.dtype, options.option("state_format"))
+        state = [np.zeros_like(value, dtype, subok=False) for _ in self.rule.state_names]
+        if options.option("ema") is not None:
+            state.append(np.zeros_like(value, arithmetic(value.dtype), subok=False))
+            state[-1][...] = value
+        if (copy := options.option("weight_copy")) is not None:
+            dtype = arithmetic(value.dtype) if value.dtype.kind == "c" else np.dtype(copy)
+            state.append(np.zeros_like(value, dtype, subok=False))
+            state[-1][...] = value
+        return tuple(state)
 
     def states(self) -> dict[str, tuple[Any, ...]]:
         """Return the state of each parameter, in the order of the rule's names: arrays, or floats."""

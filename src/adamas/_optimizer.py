@@ -2,7 +2,7 @@
 
 import fnmatch
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -14,6 +14,8 @@ import numpy as np
 
 from adamas import _tree
 from adamas._memory import Memory
+from adamas._options import Options
+from adamas._params import count_nonfinite
 from adamas.rules import RULES, Rule, Stages
 
 T = TypeVar("T")
@@ -21,7 +23,7 @@ Groups = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 @dataclass(eq=False, repr=False)
-class Optimizer:
+class Optimizer(Options):
     """What every optimizer has besides its rule: memory, parameter trees, the engine.
 
     The classes of the package (``adamas.Adam``, ...) are this and a rule of `adamas.rules`. Hyper-parameters are
@@ -35,9 +37,12 @@ class Optimizer:
 
     rule: ClassVar[type[Rule]]
 
+    grad_norm: float | None = field(default=None, init=False)
+    nonfinite_steps: int = field(default=0, init=False)
     _memory: Memory = field(init=False)
     _hyperparameters: list[dict[str, Any]] = field(init=False)  # of each group, the first for all that match none
     _stages: tuple[Stages, ...] | None = field(init=False)  # None: they vary from step to step
+    _judge: Callable[[float, bool], float | None] | None = field(default=None, init=False)
 
     if TYPE_CHECKING:  # the rule brings it
 
@@ -51,34 +56,73 @@ class Optimizer:
     def update(self, params: T, grads: Any, *, copy: bool = False) -> T:
         """Take one step against the gradients and return the parameters: ``params = opt.update(params, grads)``.
 
-        params: a float, a NumPy array of float32 or float64 of any shape and layout, or any nesting of lists, tuples
-            and dicts of those. Arrays, lists and dicts are overwritten; floats and tuples come back new.
+        params: a float, a NumPy array of any shape and layout of float64, float32, bfloat16 (ml_dtypes), float16,
+            complex128 or complex64, or any nesting of lists, tuples and dicts of those. Arrays, lists and dicts are
+            overwritten; floats and tuples come back new.
         grads: the gradients, nested and shaped like params and matched by key in dicts; at the top a list may stand for
-            a dict, in the dict's order. None leaves a parameter and its state alone. Arrays of the other float type
-            are converted.
+            a dict, in the dict's order. None leaves a parameter and its state alone. Real arrays may be of another
+            real type. The gradient of a complex parameter is the direction of steepest ascent, as in torch (JAX and
+            autograd return its conjugate); real and imaginary parts are stepped as two parameters.
         copy: leave params as they are and return new ones.
 
-        Raises TypeError or ValueError, naming the parameter, before anything is changed; RuntimeError if an update of
-        this optimizer is running already in another thread. Other threads run while large arrays are stepped.
+        The arithmetic is float64 for float64 and complex128 parameters, else float32.
+
+        Raises TypeError or ValueError, naming the parameter, and FloatingPointError for gradients that are not finite
+        if nonfinite="raise", before anything is changed; RuntimeError if an update of this optimizer is running already
+        in another thread. Other threads run while large arrays are stepped.
         """
         memory, stages = self._memory, self._stages
         t = memory.t + 1
         if stages is None:
             with memory.busy():  # while the schedules, which may be anything, are called
-                coefficients, stages = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+                coefficients, stages = self._numbers_at(t)
         else:
             coefficients = (self.coefficients(t),)
         if copy:
             params = _copied(params)
-        new: T | None = memory.plan.step(params, grads, coefficients, stages, t)
+        judge = self._judge
+        new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge)
         if new is None:
-            new = memory.step(params, grads, (coefficients, stages, t), self._groups_of(params))
+            new = memory.step(params, grads, (coefficients, stages, t), judge, self._groups_of(params), self)
+        if new is False and judge is not None:
+            self._skipped(params, grads)
+            return params
         memory.t = t
-        return new
+        stepped: T = new
+        return stepped
+
+    def _numbers_at(self, t: int) -> tuple[tuple[dict[str, float], ...], tuple[Stages, ...]]:
+        """Return the coefficients and the stages of step t, one for each group."""
+        coefficients, stages = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+        return coefficients, tuple(self.with_options(numbers, t) for numbers in stages)
+
+    def _judged(self, norm: float, finite: bool) -> float | None:
+        """Return what the gradients are to be multiplied by, None if the step is not to be taken."""
+        t = self.t + 1
+        self.__dict__["grad_norm"] = norm / self.number("grad_scale", t)
+        self.__dict__["nonfinite_steps"] += not finite
+        return self.factor(norm, finite, t)
+
+    def _skipped(self, params: Any, grads: Any) -> None:
+        """Do what a step does whose gradients are not finite, and which is not taken."""
+        entries = list(zip(_tree.leaves(params), _tree.matched(params, grads), strict=True))
+        if self.nonfinite == "raise":
+            counts = {_tree.access("grads", keys): count_nonfinite(g) for (keys, _), g in entries if g is not None}
+            bad = [f"{name} has {count} numbers that are" for name, count in counts.items() if count]
+            more = f" and {len(bad) - 1} more arrays have such" if len(bad) > 1 else ""
+            raise FloatingPointError(
+                f"{bad[0]} not finite{more}: nothing was changed. Lower the learning rate, clip, or pass "
+                "nonfinite='skip' to go on without such steps"
+            )
+        if self.zero_grads:
+            for _, g in entries:
+                if isinstance(g, np.ndarray):
+                    g[...] = 0
 
     def reset(self) -> None:
         """Forget the state and the parameters: the next update is the first."""
         object.__setattr__(self, "_memory", Memory(self.rule))
+        self.__dict__.update(grad_norm=None, nonfinite_steps=0)
 
     @property
     def t(self) -> int:
@@ -91,24 +135,41 @@ class Optimizer:
 
         Arrays are live, read-only views of the parameter's shape; the state of a float is a float.
         """
+        names = self.rule.state_names
         return MappingProxyType(
             {
-                path: MappingProxyType(dict(zip(self.rule.state_names, map(_read_only, state), strict=True)))
+                path: MappingProxyType(dict(zip(names, map(_read_only, state), strict=False)))
                 for path, state in self._memory.states().items()
             }
         )
+
+    def _extra(self, name: str) -> Any:
+        """Return the tree of what is remembered of each parameter by a name, None if there is none (yet)."""
+        memory = self._memory
+        if self.option(name) is None or memory.skeleton is None:
+            return None
+        place = len(self.rule.state_names) + self.extra_names.index(name)
+        states = memory.states()
+        values = (_read_only(states[path][place]) for _, path in _tree.leaves(memory.skeleton))
+        return _tree.replace(memory.skeleton, values, in_place=False)
 
     # --- hyper-parameters and groups ----------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "groups":
             value = self._checked_groups(value)
+        elif name in self.option_names:
+            value = self.checked_option(name, value)
+            if name in self.lasting and self.__dict__.get("_memory") and self._memory.leaves:
+                raise AttributeError(f"{name} cannot change after the first update: use a new optimizer, or reset()")
+            self.__dict__[name] = value
         elif name not in self.rule.ranges and not name.startswith("_"):  # those are for subclasses
-            names = [*self.rule.ranges, "groups"]
+            names = [*self.rule.ranges, *self.option_names, "groups"]
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
             raise AttributeError(f"{type(self).__name__} has no hyper-parameter {name!r}: {hint}")
-        super().__setattr__(name, value)
+        if name not in self.option_names:
+            super().__setattr__(name, value)
         if hasattr(self, "_memory"):  # not while the constructor assigns
             self._prepare()
 
@@ -131,11 +192,11 @@ class Optimizer:
         """Compute what does not depend on the step, once per assignment."""
         own = {name: getattr(self, name) for name in self.rule.ranges}
         everyone = [own, *({**own, **values} for _, values in self.groups)]
-        scheduled = any(callable(value) for h in everyone for value in h.values())
-        stages = None if scheduled or self.groups else (self.rule.numbers_at(own, 1)[1],)
-        self._memory.forget_plan()  # groups may have changed
+        scheduled = self.scheduled or any(callable(value) for h in everyone for value in h.values())
         object.__setattr__(self, "_hyperparameters", everyone)
-        object.__setattr__(self, "_stages", stages)
+        object.__setattr__(self, "_stages", None if scheduled or self.groups else self._numbers_at(1)[1])
+        object.__setattr__(self, "_judge", self._judged if self.needs_norm else None)
+        self._memory.forget_plan()  # groups or options may have changed
 
     def _groups_of(self, params: Any) -> dict[str, int]:
         """Return the group (1, 2, ...) of each path that matches one; warn of patterns that match nothing."""
@@ -151,8 +212,22 @@ class Optimizer:
 
     # --- copies -------------------------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        given = [f"{f.name}={self.option(f.name)!r}" for f in fields(Options) if self.option(f.name) != f.default]
+        return f"{super().__repr__()[:-1]}{''.join(f', {text}' for text in given)})"
+
     def __copy__(self) -> Self:
         return deepcopy(self)  # a shallow copy would share the state, and both would be wrong after a step
+
+
+def _remembered(name: str, what: str) -> property:
+    """Return the attribute by which what an option asks for is read; it is set as the option."""
+    return property(lambda self: self._extra(name), doc=f"{what}, nested like the parameters; None if there are none.")
+
+
+# Not in the class, where the names are those of the options.
+Optimizer.ema = _remembered("ema", "The averages of the parameters, as live, read-only views")
+Optimizer.weight_copy = _remembered("weight_copy", "The copies of the parameters, as live, read-only views")
 
 
 def _read_only(value: Any) -> Any:
@@ -190,7 +265,9 @@ def _documented(cls: type[Rule]) -> str:
     for f in sorted(fields(cls), key=lambda f: f.kw_only is True):
         if f.name in cls.ranges:
             lines.append(f"{f.name}: {cls.ranges[f.name] or 'True or False'}; {f.default!r} if not given.")
-    return "\n".join([*lines, cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]])
+    options = "\n\n".join(cleandoc(Options.__doc__ or "").split("\n\n")[1:])
+    groups = cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]
+    return "\n".join([*lines, groups, "", "Options of the step:", "", options])
 
 
 OPTIMIZERS = {name: complete(rule) for name, rule in RULES.items()}

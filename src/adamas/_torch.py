@@ -1,5 +1,7 @@
 """What makes a class of torch.optim step by our rules; `adamas.torch` is the table of those classes."""
 
+import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +13,9 @@ from torch.optim import optimizer as base
 from torch.optim.optimizer import Optimizer
 
 from adamas import _backend, _native
-from adamas.rules import RULES, Stages, named, step
+from adamas._options import Options
+from adamas._tensors import Place, norm_of, state_dtype, step_tensor
+from adamas.rules import RULES, Stages, named
 
 Group = dict[str, Any]
 
@@ -48,6 +52,24 @@ class Entry(NamedTuple):
     state: Group | None  # None as long as there is none
     shown: torch.Tensor | None  # its state["step"], a view of Part.counts
     plain: bool
+    place: int  # among all parameters of the optimizer
+
+
+class StepOptions(Options):
+    """The options of an optimizer of PyTorch; what its state is made by cannot change."""
+
+    changed: bool  # since the optimizer looked
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "changed":
+            vars(self)[name] = value
+            return
+        if name not in self.option_names:
+            raise AttributeError(f"there is no option {name!r}: it may be {', '.join(self.option_names)}")
+        if name in self.lasting and name in vars(self):
+            raise AttributeError(f"{name} cannot change: make a new optimizer")
+        vars(self)[name] = self.checked_option(name, value)
+        self.changed = True
 
 
 @dataclass(slots=True)
@@ -79,8 +101,24 @@ class Stepper(Optimizer):
     counted: ClassVar[bool] = True
     takes_sparse: ClassVar[bool] = False
 
+    options: StepOptions
+    grad_norm: float | None = None
+    nonfinite_steps = 0
+
     _kinds: list[Kind] | None = None  # of each group, when _parts was made
     _parts: list[Part] = []
+    _staged = False  # whether options change what _numbers returns
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = {name: kwargs.pop(name) for name in Options.option_names if name in kwargs}
+        self.options = StepOptions(**given)
+        super().__init__(*args, **kwargs)
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        torch_class = next(base for base in cls.__mro__ if base.__module__.startswith("torch.optim."))
+        own, ours = inspect.signature(torch_class), inspect.signature(Options)
+        cls.__signature__ = own.replace(parameters=[*own.parameters.values(), *ours.parameters.values()])  # type: ignore[attr-defined]
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -110,49 +148,101 @@ class Stepper(Optimizer):
                 loss = closure()
         if self._unscaled():
             kinds = [self._kind(group) for group in self.param_groups]
-            if kinds != self._kinds:
+            if kinds != self._kinds or self.options.changed:
                 self._parts, self._kinds = [self._learned(kind, kinds) for kind in dict.fromkeys(kinds)], kinds
-            for i, part in enumerate(self._parts):
-                if part.plan is None or not self._stepped(part):
-                    self._parts[i] = self._learned(part.kind, kinds)
-                    if not self._stepped(self._parts[i]):
-                        raise RuntimeError("the optimizer's parameters were changed by another thread during the step")
+                self._staged = self.options.with_options(Stages(), 1) != Stages() or self.options.scheduled
+                self.options.changed = False
+            try:
+                others = [self._read(i) for i in range(len(self._parts))]
+                factor = self._factor(others) if self.options.needs_norm else 1.0
+                if factor is not None:
+                    for part, grads in zip(self._parts, others, strict=True):
+                        self._run(part, grads, factor)
+            except BaseException:
+                self._drop()
+                raise
         return loss
 
-    def _stepped(self, part: Part) -> bool:
-        """Step all parameters of a part; return False, with nothing changed, if something about them is new."""
-        others = [(i, grad) for i in part.others if (grad := part.entries[i].param.grad) is not None]
-        for i, grad in others:
-            self._check(part.entries[i].group, part.entries[i].param, grad)
+    def _read(self, i: int) -> list[tuple[int, torch.Tensor]]:
+        """Check all parameters of a part, and learn them anew if something about them is new.
+
+        Returns those that the engine does not step: place among the entries, gradient.
+        """
+        assert self._kinds is not None
+        if self._parts[i].plan is None:  # nothing else would find what is new
+            self._parts[i] = self._learned(self._parts[i].kind, self._kinds)
+        for _ in range(2):
+            part = self._parts[i]
+            others = [(k, grad) for k in part.others if (grad := part.entries[k].param.grad) is not None]
+            for k, grad in others:
+                self._check(part.entries[k].group, part.entries[k].param, grad)
+            if part.plan is None or part.plan.read(self.param_groups, self.state, self._numbers):
+                return others
+            self._parts[i] = self._learned(part.kind, self._kinds)
+        raise RuntimeError("the optimizer's parameters were changed by another thread during the step")
+
+    def _factor(self, others: list[list[tuple[int, torch.Tensor]]]) -> float | None:
+        """Return what the gradients that were read are to be multiplied by, None if the step is not to be taken."""
+        norms = [part.plan.norm() for part in self._parts if part.plan is not None]
+        norms.append(norm_of([grad for grads in others for _, grad in grads]))
+        norm, finite = math.hypot(*(length for length, _ in norms)), all(ok for _, ok in norms)
+        t = 1 + max((int(part.counts.max()) for part in self._parts if len(part.counts)), default=0)
+        self.grad_norm = norm / self.options.number("grad_scale", t)
+        self.nonfinite_steps += not finite
+        factor = self.options.factor(norm, finite, t)
+        if factor is None:
+            self._drop()
+            self._skipped()
+        return factor
+
+    def _run(self, part: Part, others: list[tuple[int, torch.Tensor]], factor: float) -> None:
+        """Take the step of a part that was read."""
         if part.plan is not None:
-            stepped = part.plan.step(self.param_groups, self.state, self._numbers)
-            if stepped is None:
-                return False
+            stepped = part.plan.run(factor)
             torch.autograd.graph.increment_version(stepped)  # a backward pass that needs the old values must fail
+            if self.options.zero_grads:
+                torch.autograd.graph.increment_version([p.grad for p in stepped])
         if others:
             with torch.set_grad_enabled(part.kind.differentiable):
                 for i, grad in others:
-                    self._step_tensor(part, i, grad)
-        return True
+                    self._step_tensor(part, i, grad, factor)
 
-    def _step_tensor(self, part: Part, i: int, grad: torch.Tensor) -> None:
+    def _drop(self) -> None:
+        for part in self._parts:
+            if part.plan is not None:
+                part.plan.drop()
+
+    def _skipped(self) -> None:
+        """Do what a step does whose gradients are not finite, and which is not taken."""
+        grads = {f"parameter {i}": p.grad for i, p in enumerate(self._params()) if p.grad is not None}
+        if self.options.nonfinite == "raise":
+            bad = [name for name, grad in grads.items() if not bool(grad.isfinite().all())]
+            more = f" (and of {len(bad) - 1} more)" if len(bad) > 1 else ""
+            raise FloatingPointError(
+                f"the gradient of {bad[0]}{more} has numbers that are not finite: nothing was changed. Lower the "
+                "learning rate, clip, or pass nonfinite='skip' to go on without such steps"
+            )
+        if self.options.zero_grads:
+            torch._foreach_zero_(list(grads.values()))
+
+    def _params(self) -> Iterator[torch.Tensor]:
+        return chain.from_iterable(group["params"] for group in self.param_groups)
+
+    def _step_tensor(self, part: Part, i: int, grad: torch.Tensor, factor: float) -> None:
         """Step one parameter by the specification on torch tensors."""
-        group, p, state, *_ = part.entries[i]
-        assert state is not None, "made when the gradient was first seen"
-        rule = RULES[part.kind.rule]
-        c = named(*self._numbers(group, float(part.counts[i]) + 1))
+        entry, options = part.entries[i], self.options
+        assert entry.state is not None, "made when the gradient was first seen"
+        rule, t = RULES[part.kind.rule], int(part.counts[i]) + 1
+        coefficients, stages = self._numbers(entry.group, float(t))
+        c = named(coefficients, stages._replace(scale=stages.scale * factor))
         keys = [self.names[name] for name in rule.state_names]
         if part.kind.differentiable:  # the graph needs the old values
-            state.update({key: state[key].clone() for key in keys})
+            entry.state.update({key: entry.state[key].clone() for key in keys})
         grad = grad if grad.layout == torch.strided else grad.to_dense()
-        written = [p, *(state[key] for key in keys)]
-        if p.is_complex():
-            grad, *written = (torch.view_as_real(tensor.resolve_conj()) for tensor in (grad, *written))
-        work = torch.promote_types(written[0].dtype, torch.float32)
-        old = [tensor.to(work, copy=part.kind.differentiable) for tensor in written]
-        new = step(rule, torch, c, old[0], grad.to(work), *old[1:])
-        for tensor, value in zip(written, new, strict=True):
-            tensor.copy_(value)
+        tensors = [grad, entry.param, *(entry.state[key] for key in keys)]
+        extras = {name: entry.state[name] for name in options.extra_names}
+        place = Place(options.seed, t, entry.place)
+        step_tensor(rule, c, tensors, extras, options, place, part.kind.differentiable)
         part.counts[i] += 1
 
     def _unscaled(self) -> bool:
@@ -185,8 +275,10 @@ class Stepper(Optimizer):
         for name, key in self.hyperparameters.items():
             value = group[key] if isinstance(key, str) else key(group, t)
             setattr(h, name, value if kind.differentiable else float(value))
-        coefficients, (scale, l2, decay) = RULES[kind.rule].numbers(h, t)
-        return coefficients, (-scale if group["maximize"] else scale, l2, decay)
+        coefficients, stages = RULES[kind.rule].numbers(h, t)
+        if group["maximize"]:
+            stages = stages._replace(scale=-stages.scale)
+        return coefficients, self.options.with_options(stages, int(t)) if self._staged else stages
 
     # --- learning the parameters --------------------------------------------------------------------------------------
 
@@ -201,7 +293,11 @@ class Stepper(Optimizer):
         known = {} if self.counted else self._counts()
         made = [self._state_of(rule, self.param_groups[i], p, known.get(p)) for i, p in params]
         counts = torch.tensor([count for _, count in made], dtype=torch.float64)
-        entries = [Entry(i, p, state, None, type(p) in PLAIN) for (i, p), (state, _) in zip(params, made, strict=True)]
+        places = {p: place for place, p in enumerate(self._params())}
+        entries = [
+            Entry(i, p, state, None, type(p) in PLAIN, places[p])
+            for (i, p), (state, _) in zip(params, made, strict=True)
+        ]
         if self.counted:
             for k, entry in enumerate(entries):
                 if entry.state is not None:
@@ -209,9 +305,9 @@ class Stepper(Optimizer):
                     entries[k] = entry._replace(shown=count)
         part = Part(kind, entries, counts, None, range(len(entries)))
         if HAS_ENGINE and not differentiable:
-            names = [self.names[name] for name in RULES[rule].state_names]
+            names = [*(self.names[name] for name in RULES[rule].state_names), *self.options.extra_names]
             part.plan = _native.engine.TensorPlan(
-                rule, torch.Tensor, entries, names, counts.numpy(), self.state, MAKE_HANDLES
+                rule, torch.Tensor, entries, names, counts.numpy(), self.state, MAKE_HANDLES, self.options.plan_options
             )
             part.others = part.plan.others()
         return part
@@ -227,8 +323,8 @@ class Stepper(Optimizer):
         The state is None as long as there is none. Where torch does not count and we do not know, having a state
         counts as one step: what matters is whether the next one is the first.
         """
-        names = RULES[rule].state_names
-        if not names and not self.counted:
+        names, extras = RULES[rule].state_names, self.options.extra_names
+        if not names and not extras and not self.counted:
             return {}, 0.0  # torch keeps none of this kind
         state: Group = self.state.get(p, {})
         missing = [name for name in names if state.get(self.names[name]) is None]
@@ -236,17 +332,23 @@ class Stepper(Optimizer):
         if count is None:
             count = float(len(missing) < len(names))
         if p.grad is None:
-            return (None if missing else state), count
+            return (None if missing or any(name not in state for name in extras) else state), count
         state = self.state[p]
+        dtype = state_dtype(p.dtype, self.options.state_format)
         with torch.no_grad():
             for name in names:
                 key = self.names[name]
                 if name in missing:
                     first = group[self.initial[name]] if name in self.initial else 0
                     value = complex(first, first) if p.is_complex() else first
-                    state[key] = torch.full_like(p, value, dtype=_state_dtype(p), memory_format=torch.preserve_format)
+                    state[key] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
                 elif count == 0:  # made by torch's constructor
-                    state[key] = state[key].to(_state_dtype(p))
+                    state[key] = state[key].to(dtype)
+            for name in extras:
+                if name not in state:
+                    exact = p.is_complex() or name == "ema"
+                    kind = state_dtype(p.dtype, "float32") if exact else getattr(torch, self.options.option(name))
+                    state[name] = p.detach().to(kind, copy=True, memory_format=torch.preserve_format)
         return state, count
 
     def _check(self, group: int, p: torch.Tensor, grad: torch.Tensor) -> None:
@@ -268,9 +370,26 @@ class Stepper(Optimizer):
             self._kind({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("options", "grad_norm", "nonfinite_steps")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._kinds, self._parts = None, []
+
+    @property
+    def ema(self) -> dict[torch.Tensor, torch.Tensor]:
+        """The average of each parameter that has been stepped, if ``ema=`` was given."""
+        return self._extra("ema")
+
+    @property
+    def weight_copy(self) -> dict[torch.Tensor, torch.Tensor]:
+        """The copy of each parameter that has been stepped, if ``weight_copy=`` was given."""
+        return self._extra("weight_copy")
+
+    def _extra(self, name: str) -> dict[torch.Tensor, torch.Tensor]:
+        return {p: state[name] for p, state in self.state.items() if name in state}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as torch's method does, but with copies of the tensors."""
@@ -300,8 +419,14 @@ class Stepper(Optimizer):
         for p, state in self._states_in(loaded):
             for name, value in state.items():
                 if isinstance(value, torch.Tensor) and name != "step":
-                    dtype = _state_dtype(p) if value.dtype == _state_dtype(p) else p.dtype
-                    self.state[p][name] = value.detach().to(p.device, dtype, copy=True)
+                    self.state[p][name] = value.detach().to(p.device, self._loaded_dtype(p, name, value), copy=True)
+
+    def _loaded_dtype(self, p: torch.Tensor, name: str, value: torch.Tensor) -> torch.dtype:
+        """Return the dtype that a tensor of a state dict is kept in."""
+        if name == "weight_copy":
+            return value.dtype
+        wanted = state_dtype(p.dtype, "float32" if name == "ema" else self.options.state_format)
+        return value.dtype if value.dtype == p.dtype == torch.bfloat16 and name != "ema" else wanted
 
     def _states_in(self, state_dict: dict[str, Any]) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
         """Yield each of our parameters that has a state in a state dict, and that state."""
@@ -327,11 +452,6 @@ class Stepper(Optimizer):
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:
     return {name: x.detach().clone() if isinstance(x, torch.Tensor) else x for name, x in state.items()}
-
-
-def _state_dtype(p: torch.Tensor) -> torch.dtype:
-    """Return the type of a parameter's state: of at least single precision."""
-    return torch.promote_types(p.dtype, torch.float32)
 
 
 _step_with_hooks = Optimizer.profile_hook_step(Stepper._step)

@@ -14,7 +14,7 @@ which `step` subtracts from p, and the new state. ``xp`` is the namespace of the
 Three habits keep the arithmetic exact in low precision; each was measured:
 
 - averages are lerps (`lerp`), because the rounded beta and 1 - beta do not add up to one;
-- squares saturate (`square`), so that a finite gradient leaves a finite state;
+- what a finite gradient makes overflow saturates (`square`, `contain`), so that the state stays finite;
 - a rule returns the change and decay is added to it (`step`), because 1 - decay rounds the decay away.
 """
 
@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 # The rules, which the package takes over by these names; `step`, `lerp`, `scalars`, `RULES` and `Rule` are public too.
 __all__ = [
@@ -111,6 +111,16 @@ def saturate(xp: Any, x: Any) -> Any:
     return xp.where(x > largest(xp, x), largest(xp, x), x)
 
 
+def clamp(xp: Any, x: Any, bound: float) -> Any:
+    """Return x cut to -bound ... bound; NaN passes."""
+    return xp.where(x > bound, bound, xp.where(x < -bound, -bound, x))
+
+
+def contain(xp: Any, x: Any, g: Any) -> Any:
+    """Return x, saturated where it is infinite though the g that it is made from is finite."""
+    return xp.where(abs(g) <= largest(xp, g), clamp(xp, x, largest(xp, x)), x)
+
+
 def square(xp: Any, x: Any) -> Any:
     """Return x*x, saturated."""
     return saturate(xp, x * x)
@@ -124,33 +134,65 @@ def variance(xp: Any, mean_of_squares: Any, mean: Any) -> Any:
 
 def ratio(xp: Any, a: Any, b: Any) -> Any:
     """Return a / b, and 0 where b is 0: a parameter without any gradient so far does not move."""
-    return a / xp.where(b == 0, math.inf, b)
+    return contain(xp, a / xp.where(b == 0, math.inf, b), a)
 
 
-Stages = tuple[float, float, float]
-"""The numbers of the stages around a rule: scale, l2 and decay."""
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+class Stages(NamedTuple):
+    """The numbers of the stages around a rule, in their order.
+
+    The gradient is multiplied by `scale` (which unscales it, clips its norm and turns it round to ascend) and cut to
+    -clip ... clip; `l2` and `decay` are coupled and decoupled weight decay; `ema` is the decay of the average.
+    """
+
+    scale: float = 1.0
+    clip: float = math.inf
+    l2: float = 0.0
+    decay: float = 0.0
+    ema: float = 0.0
 
 
 def named(coefficients: dict[str, float], stages: Stages) -> SimpleNamespace:
     """Return the numbers of a step by name, as `step` takes them."""
-    scale, l2, decay = stages
-    return SimpleNamespace(**coefficients, scale=scale, l2=l2, decay=decay)
+    return SimpleNamespace(**coefficients, **stages._asdict())
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """Return what makes gradients of a global norm no longer than limit: min(1, limit / (norm + 1e-6)).
+
+    The formula of torch.nn.utils.clip_grad_norm_; NaN gives NaN. Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063,
+    Algorithm 1.
+    """
+    factor = limit / (norm + 1e-6)
+    return 1.0 if factor > 1 else factor
 
 
 def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state: Any) -> tuple[Any, ...]:
     """Take one step of one parameter (array): the rule and the stages around it, in their order.
 
-    `c` holds the numbers of the step (`Rule.at`, `named`). Returns the new p, then the new state. The gradient is
-    scaled first: by -1 to ascend, otherwise by 1. Coupled (L2) decay adds to the gradient; decoupled decay (Loshchilov
-    and Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
+    `c` holds the numbers of the step (`Rule.at`, `named`; see `Stages`). Returns the new p, then the new state. The
+    gradient is scaled and clipped first. Coupled (L2) decay adds to the gradient; decoupled decay (Loshchilov and
+    Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
     """
     g = c.scale * g
+    if c.clip < math.inf:
+        g = clamp(xp, g, c.clip)
     if c.l2:
-        g = g + c.l2 * p
+        g = contain(xp, g + c.l2 * p, g)
     change, *state = rule.change(xp, c, p, g, *state)
     if c.decay:
         change = change + c.decay * p
     return p - change, *state
+
+
+def average(c: SimpleNamespace, e: Any, p: Any) -> Any:
+    """Return the exponential moving average e of a parameter, which starts at its first value, after a step to p.
+
+    Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging", with weights that fall off.
+    """
+    return lerp(e, p, c.ema)
 
 
 # --- what all rules share ---------------------------------------------------------------------------------------------
@@ -227,7 +269,7 @@ class Rule(Optimizer):
 
     @classmethod
     def numbers_at(cls, hyperparameters: dict[str, Any], t: int) -> tuple[dict[str, float], Stages]:
-        """Return the rule's coefficients of step t, and those of the stages around it: scale, l2 and decay.
+        """Return the rule's coefficients of step t, and those of the stages around it.
 
         The hyper-parameters that are functions are called with t - 1; raises if they return what is out of range.
         """
@@ -240,8 +282,9 @@ class Rule(Optimizer):
     @classmethod
     def numbers(cls, h: SimpleNamespace, t: float) -> tuple[dict[str, float], Stages]:
         """Return the same for hyper-parameters that are numbers, as attributes of h."""
-        decays = (0.0, h.learning_rate * h.weight_decay) if h.decoupled else (h.weight_decay, 0.0)
-        return cls.coefficients(h, t), (1.0, *decays)  # type: ignore[arg-type]
+        decay = h.learning_rate * h.weight_decay if h.decoupled else 0.0
+        stages = Stages(l2=0.0 if h.decoupled else h.weight_decay, decay=decay)
+        return cls.coefficients(h, t), stages  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
         """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them."""
@@ -322,8 +365,8 @@ class Momentum(Rule):
 
     @staticmethod
     def change(xp, c, p, g, b):
-        b = c.momentum * b + c.gain * g
-        return c.learning_rate * (g + c.momentum * b if c.nesterov else b), b
+        b = contain(xp, c.momentum * b + c.gain * g, g)
+        return c.learning_rate * (contain(xp, g + c.momentum * b, g) if c.nesterov else b), b
 
 
 @rule
@@ -405,7 +448,7 @@ class RMSPropMomentum(RMSProp):
     @staticmethod
     def change(xp, c, p, g, v, b):
         v = lerp(v, square(xp, g), c.beta2)
-        b = c.momentum * b + ratio(xp, g, xp.sqrt(v) + c.epsilon)
+        b = contain(xp, c.momentum * b + ratio(xp, g, xp.sqrt(v) + c.epsilon), g)
         return c.learning_rate * b, v, b
 
 
@@ -452,7 +495,7 @@ class CenteredRMSPropMomentum(RMSPropMomentum):
     def change(xp, c, p, g, v, n, b):
         v = lerp(v, square(xp, g), c.beta2)
         n = lerp(n, g, c.beta2)
-        b = c.momentum * b + ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon)
+        b = contain(xp, c.momentum * b + ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon), g)
         return c.learning_rate * b, v, n, b
 
 

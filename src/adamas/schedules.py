@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Warmup"]
+__all__ = ["AverageWarmup", "Constant", "Cosine", "Exponential", "Linear", "Warmup"]
 
 
 def _progress(step: int, steps: int) -> float:
@@ -29,6 +29,23 @@ class Constant:
 
     def __call__(self, step: int) -> float:  # noqa: ARG002 - the same at each
         return self.value
+
+
+@dataclass(frozen=True)
+class AverageWarmup:
+    """The decay of an average that starts young: min(decay, (1 + step) / (10 + step)), for ``ema=``.
+
+    Early parameters, which are poor, are forgotten soon. The formula is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    decay: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {self.decay!r}")
+
+    def __call__(self, step: int) -> float:
+        return min(self.decay, (1 + step) / (10 + step))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,139 @@
+// The formats that numbers are stored in, twins of src/adamas/_formats.py: how each is read and written. Rules compute
+// in float or double and know none of this.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "engine.hpp"
+
+#ifndef ADAMAS_ISA
+#error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
+#endif
+
+namespace adamas::ADAMAS_ISA {
+
+struct BFloat16 {
+    std::uint16_t bits;
+};
+struct Float16 {
+    std::uint16_t bits;
+};
+
+// The format that a type of the arithmetic is stored in as it is.
+template <class T>
+constexpr Type native = sizeof(T) == sizeof(double) ? Type::float64 : Type::float32;
+
+inline std::uint32_t to_bits(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+inline float from_bits(std::uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// --- reading: exact --------------------------------------------------------------------------------------------------
+
+inline double widen(double x) {
+    return x;
+}
+inline float widen(float x) {
+    return x;
+}
+inline float widen(BFloat16 x) {
+    return from_bits(std::uint32_t{x.bits} << 16);
+}
+inline float widen(Float16 x) {
+    const std::uint32_t magnitude = x.bits & 0x7fffu, sign = (x.bits & 0x8000u) << 16;
+    const std::uint32_t normal = (magnitude << 13) + (112u << 23), special = (magnitude << 13) | 0x7f800000u;
+    // Not by a shift and a product, the usual way: that reads a denormal float, which counts as zero here.
+    const std::uint32_t denormal = to_bits(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f);
+    return from_bits(sign | (magnitude >= 0x7c00u ? special : magnitude < 0x400u ? denormal : normal));
+}
+
+// --- writing: to the nearest, ties to even ---------------------------------------------------------------------------
+
+template <class S>
+S narrow(float x);
+template <>
+inline double narrow<double>(float x) {
+    return x;
+}
+template <>
+inline float narrow<float>(float x) {
+    return x;
+}
+template <>
+inline BFloat16 narrow<BFloat16>(float x) {
+    const std::uint32_t bits = to_bits(x);
+    const std::uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
+    return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest)};
+}
+template <>
+inline Float16 narrow<Float16>(float x) {
+    const std::uint32_t bits = to_bits(x), sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
+    const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1)) >> 13;
+    const std::uint32_t denormal = to_bits(from_bits(magnitude) + 0.5f) - to_bits(0.5f);  // the sum rounds
+    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    const std::uint32_t half = magnitude >= (143u << 23) ? special : magnitude < (113u << 23) ? denormal : normal;
+    return {static_cast<std::uint16_t>(sign | half)};
+}
+
+template <class S>
+S narrow(double x) {
+    if constexpr (sizeof(S) == 2) {
+        return narrow<S>(static_cast<float>(x));
+    } else {
+        return static_cast<S>(x);
+    }
+}
+
+// Returns a number of the state, which if finite must not become infinite in bfloat16, whose largest is below float's.
+template <class T>
+T within_bfloat16(T x) {
+    const T largest = from_bits(0x7f7f0000u);
+    const T bounded = x > largest ? largest : x < -largest ? -largest : x;
+    return x - x == 0 ? bounded : x;
+}
+
+// --- writing: at random ----------------------------------------------------------------------------------------------
+
+// Rounds up with the probability that makes the mean exact; `random` is uniform below 2^16.
+inline BFloat16 narrow_at_random(float x, std::uint32_t random) {
+    const std::uint32_t bits = to_bits(x), magnitude = bits & 0x7fffffffu;
+    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7fc0u : bits >> 16;
+    return {static_cast<std::uint16_t>(magnitude >= 0x7f800000u ? special : (bits + random) >> 16)};
+}
+
+constexpr std::size_t random_block = 256;  // elements whose random numbers come from one hash
+
+// The random numbers of the elements of one array in one step: multiply-shift within a block, pairwise independent.
+class Dice {
+public:
+    Dice(std::uint64_t key, std::uint64_t array, std::uint64_t role) : key_(mix64(key ^ (16 * array + role))) {}
+
+    void narrow_all(const float* from, std::size_t begin, std::size_t n, BFloat16* to) const {
+        while (n > 0) {
+            const std::uint64_t hash = mix64(key_ + begin / random_block * 0xD1B54A32D192ED03u);
+            const auto low = static_cast<std::uint32_t>(hash), high = static_cast<std::uint32_t>(hash >> 32);
+            const auto first = static_cast<std::uint32_t>(begin % random_block);
+            const std::size_t count = n < random_block - first ? n : random_block - first;
+            for (std::size_t i = 0; i < count; ++i)
+                to[i] = narrow_at_random(from[i], (high + (first + static_cast<std::uint32_t>(i)) * low) >> 16);
+            from += count;
+            to += count;
+            begin += count;
+            n -= count;
+        }
+    }
+
+private:
+    std::uint64_t key_;
+};
+
+}  // namespace adamas::ADAMAS_ISA

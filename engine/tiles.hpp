@@ -1,0 +1,105 @@
+// Tiles: a few numbers of an operand at a time, in the type of the arithmetic, while they are in the nearest cache.
+#pragma once
+
+#include <cstring>
+
+#include "formats.hpp"
+
+namespace adamas::ADAMAS_ISA {
+
+constexpr std::size_t tile = 1024;  // elements
+
+// Calls visit with a number of the type that stores a format.
+template <class Visit>
+void with_type(Type type, const Visit& visit) {
+    switch (type) {
+        case Type::float64:
+            return visit(double{});
+        case Type::float32:
+            return visit(float{});
+        case Type::bfloat16:
+            return visit(BFloat16{});
+        case Type::float16:
+            return visit(Float16{});
+    }
+}
+
+// Calls row(address, stride, count) for each run along the last axis that makes up elements begin to begin + n.
+template <class Row>
+void rows(const View& view, std::size_t begin, std::size_t n, const Row& row) {
+    if (view.axes == 0) return row(view.data, std::int64_t{0}, n);
+    const std::size_t last = view.axes - 1;
+    const auto length = static_cast<std::size_t>(view.shape[last]);
+    const std::int64_t stride = view.strides[last];
+    while (n > 0) {
+        std::size_t rest = begin / length;
+        const std::size_t column = begin % length;
+        char* address = view.data + static_cast<std::int64_t>(column) * stride;
+        for (std::size_t axis = last; axis-- > 0;) {
+            const auto extent = static_cast<std::size_t>(view.shape[axis]);
+            address += static_cast<std::int64_t>(rest % extent) * view.strides[axis];
+            rest /= extent;
+        }
+        const std::size_t count = n < length - column ? n : length - column;
+        row(address, stride, count);
+        begin += count;
+        n -= count;
+    }
+}
+
+// Reads elements begin to begin + n of an operand.
+template <class T>
+void load(const Operand& from, std::size_t begin, std::size_t n, T* to) {
+    with_type(from.type, [&](auto stored) {
+        using S = decltype(stored);
+        if (!from.view) {
+            const S* const dense = static_cast<const S*>(from.data) + begin;
+            for (std::size_t i = 0; i < n; ++i) to[i] = static_cast<T>(widen(dense[i]));
+            return;
+        }
+        rows(*from.view, begin, n, [&](const char* address, std::int64_t stride, std::size_t count) {
+            for (; count > 0; --count, address += stride) {
+                S x;
+                std::memcpy(&x, address, sizeof x);  // perhaps unaligned
+                *to++ = static_cast<T>(widen(x));
+            }
+        });
+    });
+}
+
+// Narrows n numbers, the first of which is element `begin` of its array; at random if there are dice.
+template <class S, class T>
+void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Dice* dice) {
+    if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<T, float>)
+        if (dice) return dice->narrow_all(from, begin, n, to);
+    for (std::size_t i = 0; i < n; ++i) to[i] = narrow<S>(from[i]);
+}
+
+// Writes elements begin to begin + n of an operand.
+template <class T>
+void store(const T* from, const Operand& to, std::size_t begin, std::size_t n, const Dice* dice = nullptr) {
+    with_type(to.type, [&](auto stored) {
+        using S = decltype(stored);
+        if (!to.view) return narrow_all(from, begin, n, static_cast<S*>(to.data) + begin, dice);
+        S narrowed[tile];
+        narrow_all(from, begin, n, narrowed, dice);
+        const S* next = narrowed;
+        rows(*to.view, begin, n, [&](char* address, std::int64_t stride, std::size_t count) {
+            for (; count > 0; --count, address += stride) std::memcpy(address, next++, sizeof(S));
+        });
+    });
+}
+
+// Sets elements begin to begin + n of an operand to zero.
+inline void clear(const Operand& to, std::size_t begin, std::size_t n) {
+    const auto size = static_cast<std::size_t>(itemsize(to.type));
+    if (!to.view) {
+        std::memset(static_cast<char*>(to.data) + begin * size, 0, n * size);
+        return;
+    }
+    rows(*to.view, begin, n, [&](char* address, std::int64_t stride, std::size_t count) {
+        for (; count > 0; --count, address += stride) std::memset(address, 0, size);
+    });
+}
+
+}  // namespace adamas::ADAMAS_ISA
