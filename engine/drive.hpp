@@ -26,7 +26,7 @@ enum class Decay { none, coupled, decoupled };
 
 // Dense arrays of the same type. The arrays do not overlap (work.cpp checks), so its iterations are independent.
 template <Decay decay, template <class> class Rule, class T, std::size_t... i>
-void loop(const Rule<T> rule, T scale, T rate, std::size_t n, T* p, const T* g, void* const* states,
+void loop(const Rule<T> rule, T scale, T rate, bool frozen, std::size_t n, T* p, const T* g, void* const* states,
           std::index_sequence<i...>) {
     T* const state[] = {static_cast<T*>(states[i])..., nullptr};
     ADAMAS_INDEPENDENT
@@ -34,7 +34,8 @@ void loop(const Rule<T> rule, T scale, T rate, std::size_t n, T* p, const T* g, 
         const T p_k = p[k];
         T g_k = scale * g[k];
         if constexpr (decay == Decay::coupled) g_k = contain(g_k + rate * p_k, g_k);
-        T change = rule.change(p_k, g_k, state[i][k]...);
+        const T moved = rule.change(p_k, g_k, state[i][k]...);
+        T change = frozen ? T{0} : moved;
         if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
         p[k] = p_k - change;
     }
@@ -50,12 +51,13 @@ void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g,
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
     const auto factor = static_cast<T>(scale);
+    const bool frozen = c.frozen != 0;
     if (c.l2 != 0) {
-        loop<Decay::coupled>(rule, factor, static_cast<T>(c.l2), n, p, g, state, states);
+        loop<Decay::coupled>(rule, factor, static_cast<T>(c.l2), frozen, n, p, g, state, states);
     } else if (c.decay != 0) {
-        loop<Decay::decoupled>(rule, factor, static_cast<T>(c.decay), n, p, g, state, states);
+        loop<Decay::decoupled>(rule, factor, static_cast<T>(c.decay), frozen, n, p, g, state, states);
     } else {
-        loop<Decay::none>(rule, factor, T{}, n, p, g, state, states);
+        loop<Decay::none>(rule, factor, T{}, frozen, n, p, g, state, states);
     }
 }
 
@@ -82,7 +84,7 @@ void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
     const Coefficients& c = *block.coefficients;
     if (block.p.type != native<T> || block.p.view) {
         const Dice dice(c.key, block.array, 0);
-        store(p, block.p, start, n, block.stochastic ? &dice : nullptr);
+        store<false>(p, block.p, start, n, block.stochastic ? &dice : nullptr);
         if (block.p.type != native<T>) load(block.p, start, n, p);  // what follows sees the parameter as it is
     }
     if (block.average) {
@@ -91,7 +93,7 @@ void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
         ADAMAS_INDEPENDENT
         for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p[k], ema);
     }
-    if (block.copy) store(p, Operand{block.copy, block.copy_type, nullptr}, start, n);
+    if (block.copy) store<false>(p, Operand{block.copy, block.copy_type, nullptr}, start, n);
     if (block.zero) clear(block.g, start, n);
 }
 
@@ -116,9 +118,8 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         dense<Rule, T>(c, c.clip < std::numeric_limits<double>::infinity() ? 1.0 : c.scale, n, p, g, state);
         if (block.state_type != native<T>) {
             for (std::size_t i = 0; i < states; ++i) {
-                for (std::size_t k = 0; k < n; ++k) state_tiles[i][k] = within_bfloat16(state_tiles[i][k]);
                 const Dice dice(c.key, block.array, i + 1);
-                store(state_tiles[i], Operand{block.state[i], block.state_type, nullptr}, start, n,
+                store<true>(state_tiles[i], Operand{block.state[i], block.state_type, nullptr}, start, n,
                       block.stochastic ? &dice : nullptr);
             }
         }

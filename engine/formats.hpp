@@ -56,7 +56,24 @@ inline float widen(Float16 x) {
     return from_bits(sign | (magnitude >= 0x7c00u ? special : magnitude < 0x400u ? denormal : normal));
 }
 
-// --- writing: to the nearest, ties to even ---------------------------------------------------------------------------
+// --- writing ---------------------------------------------------------------------------------------------------------
+
+// Adds `increment`, below 2^16, to the bits of a finite number and drops the last 16. What is finite stays so if it
+// saturates, as the state must: the largest number of bfloat16 is below that of float.
+template <bool saturates>
+BFloat16 round_to_bfloat16(float x, std::uint32_t increment) {
+    const std::uint32_t bits = to_bits(x), magnitude = bits & 0x7fffffffu;
+    std::uint32_t rounded = (bits + increment) >> 16;
+    if constexpr (saturates) rounded -= (rounded & 0x7fffu) == 0x7f80u ? 1 : 0;
+    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7fc0u : bits >> 16;
+    return {static_cast<std::uint16_t>(magnitude >= 0x7f800000u ? special : rounded)};
+}
+
+// The increment that rounds to the nearest, ties to even. The mean of random ones, uniform, makes the result exact on
+// average.
+inline std::uint32_t nearest(float x) {
+    return 0x7fffu + ((to_bits(x) >> 16) & 1);
+}
 
 template <class S>
 S narrow(float x);
@@ -70,9 +87,7 @@ inline float narrow<float>(float x) {
 }
 template <>
 inline BFloat16 narrow<BFloat16>(float x) {
-    const std::uint32_t bits = to_bits(x);
-    const std::uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
-    return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : nearest)};
+    return round_to_bfloat16<false>(x, nearest(x));
 }
 template <>
 inline Float16 narrow<Float16>(float x) {
@@ -93,22 +108,7 @@ S narrow(double x) {
     }
 }
 
-// Returns a number of the state, which if finite must not become infinite in bfloat16, whose largest is below float's.
-template <class T>
-T within_bfloat16(T x) {
-    const T largest = from_bits(0x7f7f0000u);
-    const T bounded = x > largest ? largest : x < -largest ? -largest : x;
-    return x - x == 0 ? bounded : x;
-}
-
-// --- writing: at random ----------------------------------------------------------------------------------------------
-
-// Rounds up with the probability that makes the mean exact; `random` is uniform below 2^16.
-inline BFloat16 narrow_at_random(float x, std::uint32_t random) {
-    const std::uint32_t bits = to_bits(x), magnitude = bits & 0x7fffffffu;
-    const std::uint32_t special = magnitude > 0x7f800000u ? 0x7fc0u : bits >> 16;
-    return {static_cast<std::uint16_t>(magnitude >= 0x7f800000u ? special : (bits + random) >> 16)};
-}
+// --- random numbers --------------------------------------------------------------------------------------------------
 
 constexpr std::size_t random_block = 256;  // elements whose random numbers come from one hash
 
@@ -117,18 +117,17 @@ class Dice {
 public:
     Dice(std::uint64_t key, std::uint64_t array, std::uint64_t role) : key_(mix64(key ^ (16 * array + role))) {}
 
-    void narrow_all(const float* from, std::size_t begin, std::size_t n, BFloat16* to) const {
-        while (n > 0) {
-            const std::uint64_t hash = mix64(key_ + begin / random_block * 0xD1B54A32D192ED03u);
+    // Calls part(i, n, increment) for each run of elements i to i + n of `count`, the first of which is element `begin`
+    // of the array, that share a hash; increment(k) is the random number of element i + k.
+    template <class Part>
+    void cast(std::size_t begin, std::size_t count, const Part& part) const {
+        for (std::size_t i = 0; i < count;) {
+            const std::uint64_t hash = mix64(key_ + (begin + i) / random_block * 0xD1B54A32D192ED03u);
             const auto low = static_cast<std::uint32_t>(hash), high = static_cast<std::uint32_t>(hash >> 32);
-            const auto first = static_cast<std::uint32_t>(begin % random_block);
-            const std::size_t count = n < random_block - first ? n : random_block - first;
-            for (std::size_t i = 0; i < count; ++i)
-                to[i] = narrow_at_random(from[i], (high + (first + static_cast<std::uint32_t>(i)) * low) >> 16);
-            from += count;
-            to += count;
-            begin += count;
-            n -= count;
+            const auto first = static_cast<std::uint32_t>((begin + i) % random_block);
+            const std::size_t n = count - i < random_block - first ? count - i : random_block - first;
+            part(i, n, [=](std::size_t k) { return (high + (first + static_cast<std::uint32_t>(k)) * low) >> 16; });
+            i += n;
         }
     }
 

@@ -89,7 +89,7 @@ T variance(T mean_of_squares, T mean) {
 
 template <class T>
 T ratio(T a, T b) {
-    return contain(a / (b == 0 ? std::numeric_limits<T>::infinity() : b), a);
+    return a / (b == 0 ? std::numeric_limits<T>::infinity() : b);
 }
 
 template <class T>
@@ -113,7 +113,7 @@ struct Momentum {
 
     T change(T, T g, T& b) const {
         b = contain(momentum * b + gain * g, g);
-        return learning_rate * (nesterov ? contain(g + momentum * b, g) : b);
+        return learning_rate * (nesterov ? g + momentum * b : b);
     }
 };
 

@@ -82,14 +82,14 @@ void Work::begin() {
 const Coefficients& Work::add_coefficients(nb::handle coefficients, nb::handle stages, std::uint64_t t) {
     PyObject* dict = coefficients.ptr();
     if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(coefficient_count_) ||
-        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 5)
+        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 6)
         throw std::invalid_argument("per group: a dict of the rule's coefficients, and the stages");
     Coefficients& numbers = coefficients_.emplace_back();
     Py_ssize_t position = 0;
     PyObject *key, *value;
     for (double* c = numbers.rule; PyDict_Next(dict, &position, &key, &value); ++c) *c = PyFloat_AsDouble(value);
-    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema};
-    for (Py_ssize_t i = 0; i < 5; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
+    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema, &numbers.frozen};
+    for (Py_ssize_t i = 0; i < 6; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
     if (PyErr_Occurred()) throw nb::python_error();
     numbers.key = mix64(mix64(options_.seed) + t);
     return numbers;

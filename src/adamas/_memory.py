@@ -186,7 +186,8 @@ class Memory:
         if (copy := options.option("weight_copy")) is not None:
             dtype = arithmetic(value.dtype) if value.dtype.kind == "c" else np.dtype(copy)
             state.append(np.zeros_like(value, dtype, subok=False))
-            state[-1][...] = value
+            with np.errstate(all="ignore"):
+                state[-1][...] = value
         return tuple(state)
 
     def states(self) -> dict[str, tuple[Any, ...]]:

@@ -134,7 +134,7 @@ def variance(xp: Any, mean_of_squares: Any, mean: Any) -> Any:
 
 def ratio(xp: Any, a: Any, b: Any) -> Any:
     """Return a / b, and 0 where b is 0: a parameter without any gradient so far does not move."""
-    return contain(xp, a / xp.where(b == 0, math.inf, b), a)
+    return a / xp.where(b == 0, math.inf, b)
 
 
 # --- one step ---------------------------------------------------------------------------------------------------------
@@ -144,7 +144,8 @@ class Stages(NamedTuple):
     """The numbers of the stages around a rule, in their order.
 
     The gradient is multiplied by `scale` (which unscales it, clips its norm and turns it round to ascend) and cut to
-    -clip ... clip; `l2` and `decay` are coupled and decoupled weight decay; `ema` is the decay of the average.
+    -clip ... clip; `l2` and `decay` are coupled and decoupled weight decay; `ema` is the decay of the average. If the
+    step is `frozen`, which is at a learning rate of 0, no parameter moves, not even where 0 meets an infinite quotient.
     """
 
     scale: float = 1.0
@@ -152,6 +153,7 @@ class Stages(NamedTuple):
     l2: float = 0.0
     decay: float = 0.0
     ema: float = 0.0
+    frozen: bool = False
 
 
 def named(coefficients: dict[str, float], stages: Stages) -> SimpleNamespace:
@@ -182,6 +184,8 @@ def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state
     if c.l2:
         g = contain(xp, g + c.l2 * p, g)
     change, *state = rule.change(xp, c, p, g, *state)
+    if c.frozen:
+        change = 0.0
     if c.decay:
         change = change + c.decay * p
     return p - change, *state
@@ -283,7 +287,7 @@ class Rule(Optimizer):
     def numbers(cls, h: SimpleNamespace, t: float) -> tuple[dict[str, float], Stages]:
         """Return the same for hyper-parameters that are numbers, as attributes of h."""
         decay = h.learning_rate * h.weight_decay if h.decoupled else 0.0
-        stages = Stages(l2=0.0 if h.decoupled else h.weight_decay, decay=decay)
+        stages = Stages(l2=0.0 if h.decoupled else h.weight_decay, decay=decay, frozen=not h.learning_rate)
         return cls.coefficients(h, t), stages  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
@@ -366,7 +370,7 @@ class Momentum(Rule):
     @staticmethod
     def change(xp, c, p, g, b):
         b = contain(xp, c.momentum * b + c.gain * g, g)
-        return c.learning_rate * (contain(xp, g + c.momentum * b, g) if c.nesterov else b), b
+        return c.learning_rate * (g + c.momentum * b if c.nesterov else b), b
 
 
 @rule
