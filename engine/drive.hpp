@@ -120,7 +120,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             for (std::size_t i = 0; i < states; ++i) {
                 const Dice dice(c.key, block.array, i + 1);
                 store<true>(state_tiles[i], Operand{block.state[i], block.state_type, nullptr}, start, n,
-                      block.stochastic ? &dice : nullptr);
+                            block.stochastic ? &dice : nullptr);
             }
         }
         finish(block, start, n, p);

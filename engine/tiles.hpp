@@ -77,8 +77,7 @@ void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Di
             return;
         }
         return dice->cast(begin, n, [&](std::size_t i, std::size_t count, const auto& increment) {
-            for (std::size_t k = 0; k < count; ++k)
-                to[i + k] = round_to_bfloat16<saturates>(from[i + k], increment(k));
+            for (std::size_t k = 0; k < count; ++k) to[i + k] = round_to_bfloat16<saturates>(from[i + k], increment(k));
         });
     }
     for (std::size_t k = 0; k < n; ++k) to[k] = narrow<S>(from[k]);
