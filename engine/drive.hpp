@@ -24,17 +24,22 @@ constexpr std::size_t words(const char* text) {
 
 enum class Decay { none, coupled, decoupled };
 
-// Dense arrays of the same type. The arrays do not overlap (work.cpp checks), so its iterations are independent.
-template <Decay decay, template <class> class Rule, class T, std::size_t... i>
+// Dense arrays, the state stored as S. The arrays do not overlap (work.cpp checks), so its iterations are independent.
+template <Decay decay, class S, template <class> class Rule, class T, std::size_t... i>
 void loop(const Rule<T> rule, T scale, T rate, bool frozen, std::size_t n, T* p, const T* g, void* const* states,
           std::index_sequence<i...>) {
-    T* const state[] = {static_cast<T*>(states[i])..., nullptr};
+    S* const state[] = {static_cast<S*>(states[i])..., nullptr};
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
         const T p_k = p[k];
         T g_k = scale * g[k];
         if constexpr (decay == Decay::coupled) g_k = contain(g_k + rate * p_k, g_k);
-        const T moved = rule.change(p_k, g_k, state[i][k]...);
+        const auto step = [&](auto... s) {
+            const T moved = rule.change(p_k, g_k, s...);
+            ((state[i][k] = keep<S>(s)), ...);
+            return moved;
+        };
+        const T moved = step(static_cast<T>(widen(state[i][k]))...);
         T change = frozen ? T{0} : moved;
         if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
         p[k] = p_k - change;
@@ -46,18 +51,18 @@ Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c.
     return {coefficients[c]...};
 }
 
-template <template <class> class Rule, class T>
+template <template <class> class Rule, class S, class T>
 void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state) {
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
     const auto factor = static_cast<T>(scale);
     const bool frozen = c.frozen != 0;
     if (c.l2 != 0) {
-        loop<Decay::coupled>(rule, factor, static_cast<T>(c.l2), frozen, n, p, g, state, states);
+        loop<Decay::coupled, S>(rule, factor, static_cast<T>(c.l2), frozen, n, p, g, state, states);
     } else if (c.decay != 0) {
-        loop<Decay::decoupled>(rule, factor, static_cast<T>(c.decay), frozen, n, p, g, state, states);
+        loop<Decay::decoupled, S>(rule, factor, static_cast<T>(c.decay), frozen, n, p, g, state, states);
     } else {
-        loop<Decay::none>(rule, factor, T{}, frozen, n, p, g, state, states);
+        loop<Decay::none, S>(rule, factor, T{}, frozen, n, p, g, state, states);
     }
 }
 
@@ -101,27 +106,31 @@ template <template <class> class Rule, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
-    const auto bound = static_cast<T>(c.clip);
+    const bool clips = c.clip < std::numeric_limits<double>::infinity();
+    const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
+    const bool brief = block.state_type != native<T>;
     T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
         T* const p = tile_of(block.p, start, n, p_tile);
         const T* g = tile_of(block.g, start, n, g_tile);
-        if (c.clip < std::numeric_limits<double>::infinity()) {
-            const auto scale = static_cast<T>(c.scale);
-            for (std::size_t k = 0; k < n; ++k) g_tile[k] = clamp(scale * g[k], bound);
+        if (clips) {
+            const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
+            for (std::size_t k = 0; k < n; ++k) g_tile[k] = clamp(factor * g[k], bound);
             g = g_tile;
         }
         void* state[max_state];
-        for (std::size_t i = 0; i < states; ++i)
-            state[i] = tile_of(Operand{block.state[i], block.state_type, nullptr}, start, n, state_tiles[i]);
-        dense<Rule, T>(c, c.clip < std::numeric_limits<double>::infinity() ? 1.0 : c.scale, n, p, g, state);
-        if (block.state_type != native<T>) {
-            for (std::size_t i = 0; i < states; ++i) {
-                const Dice dice(c.key, block.array, i + 1);
-                store<true>(state_tiles[i], Operand{block.state[i], block.state_type, nullptr}, start, n,
-                            block.stochastic ? &dice : nullptr);
-            }
+        const auto kept = [&](std::size_t i) { return Operand{block.state[i], block.state_type, nullptr}; };
+        if (brief && !block.stochastic) {
+            for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<BFloat16*>(block.state[i]) + start;
+            dense<Rule, BFloat16>(c, scale, n, p, g, state);
+        } else {
+            for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
+            dense<Rule, T>(c, scale, n, p, g, state);
+        }
+        for (std::size_t i = 0; brief && block.stochastic && i < states; ++i) {
+            const Dice dice(c.key, block.array, i + 1);
+            store<true>(state_tiles[i], kept(i), start, n, &dice);
         }
         finish(block, start, n, p);
         start += n;

@@ -108,6 +108,16 @@ S narrow(double x) {
     }
 }
 
+// Returns a number of the state as it is stored.
+template <class S, class T>
+S keep(T x) {
+    if constexpr (std::is_same_v<S, T>) {
+        return x;
+    } else {
+        return round_to_bfloat16<true>(static_cast<float>(x), nearest(static_cast<float>(x)));
+    }
+}
+
 // --- random numbers --------------------------------------------------------------------------------------------------
 
 constexpr std::size_t random_block = 256;  // elements whose random numbers come from one hash
