@@ -34,6 +34,8 @@ MAKE_HANDLES = getattr(getattr(torch._C, "_aoti", None), "unsafe_alloc_void_ptrs
 """What lets the engine look at state through torch's C interface, in a third of the time of DLPack."""
 
 
+NOTHING: list[tuple[int, torch.Tensor]] = []
+
 NOT_TRACED = "the step runs in a compiled engine of its own: compile without fullgraph=True"
 
 
@@ -108,6 +110,7 @@ class Stepper(Optimizer):
     _kinds: list[Kind] | None = None  # of each group, when _parts was made
     _parts: list[Part] = []
     _staged = False  # whether options change what _numbers returns
+    _needs_norm = False  # options.needs_norm, which takes longer to ask
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in Options.option_names if name in kwargs}
@@ -151,10 +154,11 @@ class Stepper(Optimizer):
             if kinds != self._kinds or self.options.changed:
                 self._parts, self._kinds = [self._learned(kind, kinds) for kind in dict.fromkeys(kinds)], kinds
                 self._staged = self.options.with_options(Stages(), 1) != Stages() or self.options.scheduled
+                self._needs_norm = self.options.needs_norm
                 self.options.changed = False
             try:
                 others = [self._read(i) for i in range(len(self._parts))]
-                factor = self._factor(others) if self.options.needs_norm else 1.0
+                factor = self._factor(others) if self._needs_norm else 1.0
                 if factor is not None:
                     for part, grads in zip(self._parts, others, strict=True):
                         self._run(part, grads, factor)
@@ -168,8 +172,11 @@ class Stepper(Optimizer):
 
         Returns those that the engine does not step: place among the entries, gradient.
         """
+        part = self._parts[i]
+        if part.plan is not None and not part.others and part.plan.read(self.param_groups, self.state, self._numbers):
+            return NOTHING
         assert self._kinds is not None
-        if self._parts[i].plan is None:  # nothing else would find what is new
+        if part.plan is None:  # nothing else would find what is new
             self._parts[i] = self._learned(self._parts[i].kind, self._kinds)
         for _ in range(2):
             part = self._parts[i]
@@ -264,7 +271,9 @@ class Stepper(Optimizer):
                 f"capturable=True is not supported by adamas.torch.{type(self).__name__}, whose step cannot be part of "
                 "a CUDA graph: leave it out, or use the class of torch.optim"
             )
-        rule = next(rule for rule, takes in self.rules.items() if takes(group))
+        for rule, takes in self.rules.items():
+            if takes(group):
+                break
         return Kind(rule, bool(group.get("differentiable")))
 
     def _numbers(self, index: int, t: float) -> tuple[dict[str, float], Stages]:

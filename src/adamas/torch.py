@@ -2,14 +2,19 @@
 
 Each class is a subclass of torch's class of the same name: constructor, defaults, checks, parameter groups, hooks and
 the keys of `state_dict` are torch's, and so are the formulas; a checkpoint of either continues in the other. The steps
-are those of `adamas.rules`. Dense float32 and float64 parameters on the CPU are stepped by the engine, all in one call.
-Everything else (float16, bfloat16, complex numbers, sparse gradients, sharded parameters, other devices,
-``differentiable=True``) runs the specification itself on torch tensors: half precision in float32 arithmetic with
-float32 state, sparse gradients as if they were dense.
+are those of `adamas.rules`. Dense parameters on the CPU are stepped by the engine, all in one call: half precision in
+float32 arithmetic with float32 state. Everything else (sparse gradients, sharded parameters, other devices,
+``differentiable=True``) runs the specification itself on torch tensors, sparse gradients as if they were dense.
+
+After torch's own arguments each class takes the options of a step, by name: see `adamas.Adam`. They may be assigned
+between steps, as in ``optimizer.options.clip_norm = 0.5``; ``optimizer.ema[p]`` and ``optimizer.weight_copy[p]`` are what
+is kept of a parameter, also in `state_dict`; ``optimizer.grad_norm`` and ``optimizer.nonfinite_steps`` are as there. The
+norm is that of the parameters that this optimizer has, so of a share of them under ZeroRedundancyOptimizer.
 
 What differs from torch, beside speed and the last bits:
 
-- the state of half-precision parameters is float32 (and stays what it is when it is loaded);
+- the state of half-precision parameters is float32, or bfloat16 with ``state_format="bfloat16"`` (bfloat16 state of a
+  bfloat16 parameter stays such when it is loaded);
 - `load_state_dict` takes copies of the tensors and `state_dict` returns copies, so that neither changes later;
 - the count of steps is exact to 2**53;
 - foreach and fused are accepted, and ask for what is always done; capturable (for CUDA graphs) is refused.
