@@ -273,8 +273,8 @@ class Stepper(Optimizer):
             )
         for rule, takes in self.rules.items():
             if takes(group):
-                break
-        return Kind(rule, bool(group.get("differentiable")))
+                return Kind(rule, bool(group.get("differentiable")))
+        raise AssertionError("the last rule of a class takes every group")
 
     def _numbers(self, index: int, t: float) -> tuple[dict[str, float], Stages]:
         """Return the coefficients of step t of a group's rule, and of the stages around it."""

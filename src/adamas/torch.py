@@ -7,9 +7,9 @@ float32 arithmetic with float32 state. Everything else (sparse gradients, sharde
 ``differentiable=True``) runs the specification itself on torch tensors, sparse gradients as if they were dense.
 
 After torch's own arguments each class takes the options of a step, by name: see `adamas.Adam`. They may be assigned
-between steps, as in ``optimizer.options.clip_norm = 0.5``; ``optimizer.ema[p]`` and ``optimizer.weight_copy[p]`` are what
-is kept of a parameter, also in `state_dict`; ``optimizer.grad_norm`` and ``optimizer.nonfinite_steps`` are as there. The
-norm is that of the parameters that this optimizer has, so of a share of them under ZeroRedundancyOptimizer.
+between steps, as in ``optimizer.options.clip_norm = 0.5``; ``optimizer.ema[p]`` and ``optimizer.weight_copy[p]`` are
+what is kept of a parameter, also in `state_dict`; ``optimizer.grad_norm`` and ``optimizer.nonfinite_steps`` are as
+there. The norm is that of the parameters that this optimizer has: a share of them under ZeroRedundancyOptimizer.
 
 What differs from torch, beside speed and the last bits:
 
