@@ -87,18 +87,19 @@ T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
 template <class T>
 void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
     const Coefficients& c = *block.coefficients;
+    const Slots& slots = *block.slots;
     if (block.p.type != native<T> || block.p.view) {
-        const Dice dice(c.key, block.array, 0);
+        const Dice dice(c.key, slots.array, 0);
         store<false>(p, block.p, start, n, block.stochastic ? &dice : nullptr);
         if (block.p.type != native<T>) load(block.p, start, n, p);  // what follows sees the parameter as it is
     }
-    if (block.average) {
+    if (slots.average) {
         const Average<T> ema(c.ema);
-        T* const average = static_cast<T*>(block.average) + start;
+        T* const average = static_cast<T*>(slots.average) + start;
         ADAMAS_INDEPENDENT
         for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p[k], ema);
     }
-    if (block.copy) store<false>(p, Operand{block.copy, block.copy_type, nullptr}, start, n);
+    if (slots.copy) store<false>(p, Operand{slots.copy, slots.copy_type, nullptr}, start, n);
     if (block.zero) clear(block.g, start, n);
 }
 
@@ -106,9 +107,10 @@ template <template <class> class Rule, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
+    const Slots& slots = *block.slots;
     const bool clips = c.clip < std::numeric_limits<double>::infinity();
     const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
-    const bool brief = block.state_type != native<T>;
+    const bool brief = slots.state_type != native<T>;
     T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
@@ -120,16 +122,16 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             g = g_tile;
         }
         void* state[max_state];
-        const auto kept = [&](std::size_t i) { return Operand{block.state[i], block.state_type, nullptr}; };
+        const auto kept = [&](std::size_t i) { return Operand{slots.state[i], slots.state_type, nullptr}; };
         if (brief && !block.stochastic) {
-            for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<BFloat16*>(block.state[i]) + start;
+            for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
             dense<Rule, BFloat16>(c, scale, n, p, g, state);
         } else {
             for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
             dense<Rule, T>(c, scale, n, p, g, state);
         }
         for (std::size_t i = 0; brief && block.stochastic && i < states; ++i) {
-            const Dice dice(c.key, block.array, i + 1);
+            const Dice dice(c.key, slots.array, i + 1);
             store<true>(state_tiles[i], kept(i), start, n, &dice);
         }
         finish(block, start, n, p);
@@ -139,14 +141,15 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
 
 template <template <class> class Rule, class T>
 void drive(const Block& block, std::size_t begin, std::size_t end) {
-    const bool plain = block.p.type == native<T> && block.g.type == native<T> && block.state_type == native<T> &&
-                       !block.p.view && !block.g.view && !block.average && !block.copy && !block.zero &&
+    const Slots& slots = *block.slots;
+    const bool plain = block.p.type == native<T> && block.g.type == native<T> && slots.state_type == native<T> &&
+                       !block.p.view && !block.g.view && !slots.average && !slots.copy && !block.zero &&
                        block.coefficients->clip == std::numeric_limits<double>::infinity();
     if (!plain) return drive_tiles<Rule, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {
         void* state[max_state];
         for (std::size_t i = 0; i < words(Rule<T>::state_names); ++i)
-            state[i] = static_cast<T*>(block.state[i]) + start;
+            state[i] = static_cast<T*>(slots.state[i]) + start;
         dense<Rule, T>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
                        static_cast<const T*>(block.g.data) + start, state);
     };

@@ -88,6 +88,8 @@ public:
         return false;
     }
 
+    bool would_share() const { return alone_.load(std::memory_order_relaxed) <= 0; }
+
     // n threads took `all` for a number of elements, whose first share was finished after `own`.
     void judge(int n, std::size_t elements, Clock::duration all, Clock::duration own) {
         const Clock::duration serial = n * own + Clock::duration(1), lost = all - serial;
@@ -198,6 +200,14 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
         if (i == 0) own = Clock::now();
     });
     if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own - begun);
+}
+
+void beside(const std::function<void()>& here, const std::function<void()>& there) {
+    const bool pays = get_num_threads() > 1 && (threads > 0 || patience.would_share());
+    parallel_for(pays ? 2 : 1, [&](int i) {
+        if (i == 0) here();
+        if (i == 1 || !pays) there();
+    });
 }
 
 double sum_of_squares(const Table& table, const std::vector<Block>& blocks, double unit) {

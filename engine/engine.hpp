@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,9 @@ ADAMAS_INLINE Type arithmetic(Type type) {
     return type == Type::float64 ? type : Type::float32;
 }
 
-inline constexpr std::size_t max_state = 8;          // arrays of state per parameter
-inline constexpr std::size_t max_coefficients = 16;  // numbers of a rule per step
+inline constexpr std::size_t max_state = 8;              // arrays of state per parameter
+inline constexpr std::size_t max_slots = max_state + 2;  // and an average and a copy
+inline constexpr std::size_t max_coefficients = 16;      // numbers of a rule per step
 
 // An array that is walked by strides (bytes), its axes in the order of the state.
 struct View {
@@ -47,18 +49,22 @@ struct Operand {
     const View* view = nullptr;
 };
 
-// One parameter array with its gradient, its state and what else a step writes. State is dense.
+// What is remembered of one parameter array, dense.
+struct Slots {
+    void* state[max_state] = {};  // in the rule's order
+    void* average = nullptr;      // of the arithmetic's type; null if there is none
+    void* copy = nullptr;
+    Type state_type = Type::float32, copy_type = Type::bfloat16;
+    std::uint64_t array = 0;  // its place among the arrays of the optimizer, for the random numbers
+};
+
+// One parameter array with its gradient, and what is remembered of it.
 struct Block {
     std::size_t size = 0;
     Operand p, g;
-    void* state[max_state] = {};
-    Type state_type = Type::float32;
-    void* average = nullptr;  // of the arithmetic's type
-    void* copy = nullptr;
-    Type copy_type = Type::bfloat16;
+    const Slots* slots = nullptr;
     bool zero = false;        // the gradient, when it has been used
     bool stochastic = false;  // rounding to bfloat16
-    std::uint64_t array = 0;  // counts the arrays of an optimizer, for the random numbers
     const Coefficients* coefficients = nullptr;
 };
 
@@ -122,6 +128,9 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
 // Returns the sum of the squares of unit * g over all blocks, in float64. It depends neither on the number of threads
 // nor on how the gradients are cut into blocks.
 double sum_of_squares(const Table& table, const std::vector<Block>& blocks, double unit);
+
+// Calls both, the second on another thread meanwhile where that pays. Neither may throw.
+void beside(const std::function<void()>& here, const std::function<void()>& there);
 
 // Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.
 void set_num_threads(int n);

@@ -39,6 +39,7 @@ Segment make_segment(nb::handle source, const Work& work, bool stateless) {
     bool right = read_array(like.ptr(), array) && segment.owners.size() == work.slot_count() &&
                  read_array(stateless ? like.ptr() : segment.owners[0].ptr(), model) && model.axes == array.axes;
     if (right) segment.layout = Layout(array, model);
+    segment.slots.state_type = arithmetic(segment.layout.type);  // if there is none
     for (std::size_t i = 0; right && i < segment.owners.size(); ++i)
         right = read_array(segment.owners[i].ptr(), slot) && work.read_slot(segment.layout, i, slot, segment.slots);
     if (!right) throw std::invalid_argument("a segment needs state arrays that are dense and like their parameter");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <stdexcept>
 #include <tuple>
 
@@ -109,8 +110,8 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
     for (nb::handle source : entries) {
         const auto [group, param, state, count, plain, place] =
             nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool, std::size_t>>(source);
-        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}});
-        entries_.back().slots_read.array = place;
+        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}, {}});
+        entries_.back().memory.array = place;
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
     }
@@ -121,6 +122,7 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
 void TensorPlan::choose(const nb::object& make_handles) {
     const Coefficients none{};
     std::vector<Entry*> with_gradient;
+    have_handles_ = !names_.empty() && !make_handles.is_none() && Handle::available();
     for (Entry& entry : entries_) {
         if (entry.state.is_none()) continue;
         Array param, model;
@@ -131,7 +133,8 @@ void TensorPlan::choose(const nb::object& make_handles) {
                      param.axes == model.axes;
         if (!entry.ours) continue;
         entry.layout = Layout(param, model);
-        if (!names_.empty() && !make_handles.is_none() && Handle::available()) {
+        entry.memory.state_type = arithmetic(param.type);  // if there is none
+        if (have_handles_) {
             nb::list values;
             for (PyObject* value : entry.values) values.append(nb::borrow(value));
             for (nb::handle capsule : nb::cast<nb::list>(make_handles(values)))
@@ -139,8 +142,10 @@ void TensorPlan::choose(const nb::object& make_handles) {
         }
         nb::object grad = gradient(entry);
         if (grad.is_none()) continue;
-        entry.ours = read(entry, grad, &none);
-        if (entry.ours) with_gradient.push_back(&entry);
+        entry.ours = read_slots(entry) && read(entry, grad, &none);
+        if (!entry.ours) continue;
+        with_gradient.push_back(&entry);
+        for (std::size_t k = 0; k < names_.size() && entry.layout.size > 0; ++k) work_.add_written(entry.extents[k]);
     }
     if (work_.overlaps())
         for (Entry* entry : with_gradient) entry->ours = false;
@@ -230,17 +235,21 @@ bool TensorPlan::lazy(const Layout& layout, const Array& array, PyObject* tensor
     return nb::cast<bool>(object.attr("is_neg")()) || nb::cast<bool>(object.attr("is_conj")());
 }
 
+// Finds where the state is; false if it is not for the engine. Needs the GIL only where there are no handles.
+bool TensorPlan::read_slots(Entry& entry) const {
+    for (std::size_t k = 0; k < names_.size(); ++k) {
+        Array slot;
+        const bool known = entry.handles.empty() ? exchange_.read(entry.values[k], slot) : entry.handles[k].read(slot);
+        if (!known || !work_.read_slot(entry.layout, k, slot, entry.memory)) return false;
+        entry.extents[k] = slot.extent();
+    }
+    return true;
+}
+
 // Adds an entry to the work; false if it is not for the engine. The gradient may be replaced by a copy.
 bool TensorPlan::read(Entry& entry, nb::object& gradient, const Coefficients* coefficients) {
     const auto* plain = reinterpret_cast<PyTypeObject*>(plain_.ptr());
     Array param, grad;
-    Extent written[max_state + 2];
-    for (std::size_t k = 0; k < names_.size(); ++k) {
-        Array slot;
-        const bool known = entry.handles.empty() ? exchange_.read(entry.values[k], slot) : entry.handles[k].read(slot);
-        if (!known || !work_.read_slot(entry.layout, k, slot, entry.slots_read)) return false;
-        written[k] = slot.extent();
-    }
     if (Py_TYPE(gradient.ptr()) != plain || !exchange_.read(gradient.ptr(), grad)) return false;
     if (!exchange_.read(entry.param.ptr(), param) || lazy(entry.layout, param, entry.param.ptr())) return false;
     if (entry.layout.fits(grad) && lazy(entry.layout, grad, gradient.ptr())) {
@@ -248,10 +257,7 @@ bool TensorPlan::read(Entry& entry, nb::object& gradient, const Coefficients* co
         gradient = gradient.attr("resolve_conj")().attr("resolve_neg")();
         if (!exchange_.read(gradient.ptr(), grad)) return false;
     }
-    if (!work_.add_arrays(entry.layout, entry.slots_read, param, grad, coefficients)) return false;
-    if (entry.layout.size > 0)
-        for (std::size_t k = 0; k < names_.size(); ++k) work_.add_written(written[k]);
-    return true;
+    return work_.add_arrays(entry.layout, entry.memory, param, grad, coefficients);
 }
 
 // Asks the cache for what lies ahead of entry i: the work between two steps has evicted it.
@@ -286,7 +292,7 @@ void TensorPlan::prefetch(std::size_t i) const {
 }
 
 // Adds every entry that has a gradient; false if something is not as it was learned.
-bool TensorPlan::read_all(nb::handle numbers) {
+bool TensorPlan::read_tensors(nb::handle numbers) {
     for (std::size_t i = 0; i < entries_.size(); ++i) {
         Entry& entry = entries_[i];
         prefetch(i);
@@ -298,6 +304,37 @@ bool TensorPlan::read_all(nb::handle numbers) {
         work_.hold(std::move(grad));
         stepped_.push_back(i);
     }
+    return true;
+}
+
+// Reads all entries and where their state is: the latter, which needs no GIL, on another thread, since with many small
+// tensors most of a step is waiting for what describes them.
+bool TensorPlan::read_all(nb::handle numbers) {
+    bool tensors_right = false, slots_right = true;
+    std::exception_ptr error;
+    const auto read_rest = [&] {
+        for (Entry& entry : entries_)
+            if (entry.ours && !entry.state.is_none() && !read_slots(entry)) slots_right = false;
+    };
+    const auto read_here = [&] {
+        try {
+            tensors_right = read_tensors(numbers);
+        } catch (...) {
+            error = std::current_exception();
+        }
+    };
+    constexpr std::size_t worth = 64;  // entries
+    if (entries_.size() >= worth && have_handles_) {
+        beside(read_here, read_rest);
+    } else {
+        read_here();
+        read_rest();
+    }
+    if (error) std::rethrow_exception(error);
+    if (!tensors_right || !slots_right) return false;
+    for (const std::size_t i : stepped_)
+        for (std::size_t k = 0; k < names_.size() && entries_[i].layout.size > 0; ++k)
+            work_.add_written(entries_[i].extents[k]);
     return true;
 }
 

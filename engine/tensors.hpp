@@ -2,6 +2,7 @@
 // cost of a function call, and without linking to PyTorch.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -71,8 +72,9 @@ private:
         std::vector<PyObject*> values;   // of the slots, in the rule's order
         std::vector<Handle> handles;     // of the values, if there are handles
         bool ours = true;
-        Slots slots_read;  // where they are in the current step
         Layout layout;
+        Slots memory;                           // of the current step: where the values are
+        std::array<Extent, max_slots> extents;  // and what each covers
     };
     struct Numbers {
         std::size_t group;
@@ -86,9 +88,11 @@ private:
     bool lazy(const Layout& layout, const Array& array, PyObject* tensor) const;
     bool find(Entry& entry) const;
     bool same_state(const Entry& entry) const;
+    bool read_slots(Entry& entry) const;
     bool read(Entry& entry, nb::object& gradient, const Coefficients* coefficients);
     void prefetch(std::size_t i) const;
     bool read_all(nb::handle numbers);
+    bool read_tensors(nb::handle numbers);
     void choose(const nb::object& make_handles);
     const Coefficients* numbers_of(std::size_t group, double t, nb::handle numbers);
 
@@ -104,6 +108,7 @@ private:
     nb::object counts_owner_;
     double* counts_;
     std::vector<std::size_t> others_;
+    bool have_handles_ = false;
 
     // Of the current step.
     bool busy_ = false;  // from read() to the end of run()

@@ -56,16 +56,20 @@ Work::Work(const std::string& rule, const Options& options) : rule_(find_rule(ru
 
 bool Work::read_slot(const Layout& layout, std::size_t i, const Array& array, Slots& to) const {
     if (!array.writeable || !layout.fits(array) || !layout.dense(array)) return false;
-    to.data[i] = array.data;
     const Type exact = arithmetic(layout.type);
-    if (i >= state_count_ + (options_.average ? 1 : 0)) {
-        to.copy_type = array.type;
-        return layout.complex ? array.type == exact : itemsize(array.type) == 2;
+    if (i < state_count_) {
+        if (i > 0 && array.type != to.state_type) return false;
+        to.state[i] = array.data;
+        to.state_type = array.type;
+        return array.type == exact || (array.type == Type::bfloat16 && exact == Type::float32);
     }
-    if (i >= state_count_) return array.type == exact;
-    if (i > 0 && array.type != to.state_type) return false;
-    to.state_type = array.type;
-    return array.type == exact || (array.type == Type::bfloat16 && exact == Type::float32);
+    if (options_.average && i == state_count_) {
+        to.average = array.data;
+        return array.type == exact;
+    }
+    to.copy = array.data;
+    to.copy_type = array.type;
+    return layout.complex ? array.type == exact : itemsize(array.type) == 2;
 }
 
 void Work::begin() {
@@ -100,13 +104,8 @@ Block& Work::add_block(const Layout& layout, const Slots& slots, void* p, void* 
     block.size = layout.size;
     block.p = {p, layout.type, nullptr};
     block.g = {g, layout.type, nullptr};
-    std::copy(slots.data, slots.data + state_count_, block.state);
-    block.state_type = state_count_ > 0 ? slots.state_type : arithmetic(layout.type);
-    if (options_.average) block.average = slots.data[state_count_];
-    if (options_.copy) block.copy = slots.data[state_count_ + (options_.average ? 1 : 0)];
-    block.copy_type = slots.copy_type;
+    block.slots = &slots;
     block.stochastic = options_.stochastic;
-    block.array = slots.array;
     block.coefficients = coefficients;
     return block;
 }

@@ -29,13 +29,6 @@ struct Options {
     static Options of(nb::handle tuple);
 };
 
-// What a step remembers of one parameter: the rule's state in its order, then the average and the copy, if there are.
-struct Slots {
-    void* data[max_state + 2] = {};
-    Type state_type = Type::float32, copy_type = Type::bfloat16;
-    std::uint64_t array = 0;  // of the optimizer's arrays
-};
-
 class Work {
 public:
     Work(const std::string& rule, const Options& options);  // throws std::invalid_argument
@@ -44,7 +37,8 @@ public:
 
     bool zeroes() const { return options_.zero; }
 
-    // Reads the array of slot i, and its type if it has one; false if it is not such.
+    // Reads the array of slot i (the rule's state in its order, then the average and the copy, if there are); false if
+    // it is not such. Needs no GIL.
     bool read_slot(const Layout& layout, std::size_t i, const Array& array, Slots& to) const;
 
     // Forgets the last step. Throws std::runtime_error while another thread is in one.
@@ -54,7 +48,7 @@ public:
     // rules.py). The reference is good until the next begin(). Throws for anything else.
     const Coefficients& add_coefficients(nb::handle coefficients, nb::handle stages, std::uint64_t t);
 
-    // Adds a block of memory that needs no checks.
+    // Adds a block of memory that needs no checks. The slots must stay where they are until the end of the step.
     Block& add_block(const Layout& layout, const Slots& slots, void* p, void* g, const Coefficients* coefficients);
 
     // Adds an array of this layout, what is remembered of it, and a gradient of the same shape, dense or not; false,
