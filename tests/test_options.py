@@ -312,7 +312,7 @@ def test_a_schedule_that_leaves_its_range_is_refused():
     opt.update(p, [np.ones(3)])
     opt.update(p, [np.ones(3)])
     before = copy.deepcopy(p)
-    with pytest.raises(ValueError, match="clip_value must be .*, got -1.0 from its schedule at step 2"):
+    with pytest.raises(ValueError, match=r"clip_value must be .*, got -1.0 from its schedule at step 2"):
         opt.update(p, [np.ones(3)])
     assert_same(p, before)
 
@@ -398,7 +398,7 @@ def test_adam_as_a_function_keeps_float32_moments_of_half_precision():
         adamas.adam_step(p, np.ones(3), np.zeros(3, BFLOAT16), v, 3)
 
 
-# --- rounding at random -------------------------------------------------------------------------------------------------
+# --- rounding at random ---------------------------------------------------------------------------------------------
 
 
 def test_a_bfloat16_parameter_moves_on_average_only_if_rounded_at_random():
