@@ -70,6 +70,7 @@ struct Layout {
 inline Extent Array::extent() const {
     const char *low = data, *high = data + itemsize();
     for (int axis = 0; axis < axes; ++axis) {
+        if (shape[axis] == 0) return {data, data};  // which may be null
         const std::int64_t reach = (shape[axis] - 1) * stride(axis);
         (reach < 0 ? low : high) += reach;
     }
