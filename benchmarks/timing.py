@@ -1,35 +1,67 @@
 """Comparing two pieces of work fairly on a machine whose speed drifts."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+Work = Callable[[int], object]
+"""A piece of work, called with the number of the run: what a run needs anew, such as gradients, it chooses by that."""
+
+LEAST = 3e-4
+"""Seconds that a run takes at least: shorter work is repeated, because of the clock."""
 
 
-@dataclass
-class Row:
-    """A comparison: how many times as long the peer takes as we do, and what that should be.
+class Ratio(NamedTuple):
+    """How many times as long a peer takes as we do: the median of pairs of runs and its 95% interval; seconds of each."""
 
-    ours, peer: called with the number of the run; what a run needs anew, such as gradients, they choose by it.
+    median: float
+    low: float
+    high: float
+    ours: float
+    peer: float
+
+    def __str__(self) -> str:
+        return f"{short(self.median)}x [{short(self.low)}, {short(self.high)}]"
+
+
+def short(x: float) -> str:
+    """Return a ratio in three digits."""
+    return f"{x:.0f}" if x >= 99.5 else f"{x:.1f}" if x >= 9.95 else f"{x:.2f}"
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the interval between two order statistics that holds the median of what values are drawn from.
+
+    The number of values below that median is binomial, whatever their distribution.
     """
+    n, ordered, outside = len(values), sorted(values), 0.0
+    for k in range(n // 2):
+        outside += math.comb(n, k) / 2**n
+        if outside > (1 - confidence) / 2:
+            return ordered[max(k - 1, 0)], ordered[min(n - k, n - 1)]
+    return ordered[0], ordered[-1]
 
-    work: str
-    peer_name: str
-    ours: Callable[[int], object]
-    peer: Callable[[int], object]
-    target: float
-    runs: int
-    repeat: int = 1  # calls per run, for work too short for the clock
-    ratio: float = field(default=float("nan"), init=False)
 
-    def measure(self) -> None:
-        """Run both in turn, ours first in every other pair, after two runs that do not count."""
-        times: dict[Callable[[int], object], list[float]] = {self.ours: [], self.peer: []}
-        for run in range(self.runs + 2):
-            for work in (self.ours, self.peer) if run % 2 else (self.peer, self.ours):
-                start = time.perf_counter()
-                for call in range(self.repeat):
-                    work(run + call)
-                if run >= 2:
-                    times[work].append(time.perf_counter() - start)
-        self.ratio = statistics.median(times[self.peer]) / statistics.median(times[self.ours])
+def compare(ours: Work, peer: Work, pairs: int) -> Ratio:
+    """Run both in turn, ours first in every other pair, after two pairs that do not count."""
+    sides = [(ours, _repeats(ours)), (peer, _repeats(peer))]
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in range(pairs + 2):
+        for side in (0, 1) if run % 2 else (1, 0):
+            work, repeats = sides[side]
+            start = time.perf_counter()
+            for call in range(repeats):
+                work(run + call)
+            if run >= 2:
+                times[side].append((time.perf_counter() - start) / repeats)
+    ratios = [theirs / own for own, theirs in zip(*times, strict=True)]
+    return Ratio(statistics.median(ratios), *interval(ratios), statistics.median(times[0]), statistics.median(times[1]))
+
+
+def _repeats(work: Work) -> int:
+    work(0)
+    start = time.perf_counter()
+    work(1)
+    return 2 * max(1, math.ceil(LEAST / 2 / (time.perf_counter() - start)))  # even: see `stream`

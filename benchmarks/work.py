@@ -1,13 +1,109 @@
-"""The rows of the benchmark: what is stepped, by whom, and what ratio is expected on two cores."""
+"""Rows about particular work: what is stepped, by whom, and what ratio is aimed at on two cores."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import torch
 
 import adamas
-from adamas import _native
-from benchmarks.timing import Row
+import adamas.torch
+from benchmarks.peers import Arrays, ours, stream, use
+from benchmarks.timing import Ratio, Work, compare
+
+LAYER = [
+    (768,),
+    (768,),
+    (768, 2304),
+    (2304,),
+    (768, 768),
+    (768,),
+    (768,),
+    (768,),
+    (768, 3072),
+    (3072,),
+    (3072, 768),
+    (768,),
+]
+GPT2_SMALL: list[tuple[int, ...]] = [(50257, 768), (1024, 768), *(12 * LAYER), (768,), (768,)]
+
+
+class Row(NamedTuple):
+    """A comparison: `make` returns our work and the peer's. `factor`: what the peer's time is multiplied by."""
+
+    work: str
+    beside: str
+    make: Callable[[], tuple[Work, Work]]
+    expected: float
+    pairs: int = 30
+    factor: float = 1.0
+    quick: bool = False
+
+    def measured(self, pairs: int | None = None) -> Ratio:
+        ratio = compare(*self.make(), pairs or self.pairs)
+        scaled = (x * self.factor for x in (ratio.median, ratio.low, ratio.high))
+        return Ratio(*scaled, ratio.ours, ratio.peer * self.factor)
+
+
+def arrays(shapes: list[tuple[int, ...]], seed: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+# --- what a training step does ----------------------------------------------------------------------------------------
+
+
+def beside_stream(n: int, **options: Any) -> tuple[Work, Work]:
+    """Return our steps with some options, and the stream of 28 bytes per parameter of the same arrays."""
+    params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
+    own, states = ours(params, grads, **options)
+    moments = [tuple(m.astype(np.float32) for m in state[:2]) for state in states]
+    return own, stream(params, grads, moments)
+
+
+def fused(params: Arrays, grads: Arrays) -> tuple[list[Any], torch.optim.Optimizer]:
+    made = [torch.nn.Parameter(torch.from_numpy(p)) for p in params]
+    for p, g in zip(made, grads, strict=True):
+        p.grad = torch.from_numpy(g)
+    return made, torch.optim.AdamW(made, fused=True)
+
+
+def tail(n: int) -> tuple[Work, Work]:
+    """Return clipping, step, average and zeroing in one pass, and the torch calls that do the same."""
+    params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
+    own, states = ours(params, grads, clip_norm=1.0, ema=0.999, zero_grads=True)
+    made, opt = fused(params, grads)
+    use(opt, states)
+    averages, plain = [torch.from_numpy(states[0][2])], [p.detach() for p in made]
+
+    def theirs(run: int) -> None:
+        torch.nn.utils.clip_grad_norm_(made, 1.0)
+        opt.step()
+        torch._foreach_lerp_(averages, plain, 0.001)
+        opt.zero_grad(set_to_none=False)
+
+    return own, theirs
+
+
+def state_format(n: int, **options: Any) -> tuple[Work, Work]:
+    """Return our steps with bfloat16 state, and torch's fused ones in float32."""
+    params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
+    own, _ = ours(params, grads, state_format="bfloat16", **options)
+    _, opt = fused(params, grads)
+    return own, lambda run: opt.step()
+
+
+def parameter_format(dtype: torch.dtype, n: int, **options: Any) -> tuple[Work, Work]:
+    """Return adamas.torch and torch's fused steps of parameters and gradients of a format."""
+    params = [torch.nn.Parameter(torch.randn(n).to(dtype)) for _ in range(2)]
+    for p in params:
+        p.grad = torch.randn(n).to(dtype)
+    own, theirs = adamas.torch.AdamW(params[:1], **options), torch.optim.AdamW(params[1:], fused=True)
+    return lambda run: own.step(), lambda run: theirs.step()
+
+
+# --- small and odd ----------------------------------------------------------------------------------------------------
 
 
 class TutorialAdam:
@@ -32,56 +128,10 @@ class TutorialAdam:
         return updated
 
 
-def arrays(count: int, size: int, seed: int) -> list[Any]:
-    rng = np.random.default_rng(seed)
-    return [rng.standard_normal(size, dtype=np.float32) for _ in range(count)]
-
-
-def ours(count: int, size: int, fresh: int) -> Any:
-    """Return steps of AdamW on a list of arrays, whose gradients are other arrays in each of `fresh` steps."""
-    opt, params = adamas.AdamW(), arrays(count, size, 0)
-    grads = [arrays(count, size, seed) for seed in range(1, fresh + 1)]
-    return lambda run: opt.update(params, grads[run % fresh])
-
-
-def torch_fused(count: int, size: int, fresh: int) -> Any:
-    """Return the same with torch's fused AdamW."""
-    params = [torch.nn.Parameter(torch.from_numpy(p)) for p in arrays(count, size, 0)]
-    grads = [[torch.from_numpy(g) for g in arrays(count, size, seed)] for seed in range(1, fresh + 1)]
-    opt = torch.optim.AdamW(params, fused=True)
-
-    def step(run: int) -> None:
-        for param, grad in zip(params, grads[run % fresh], strict=True):
-            param.grad = grad
-        opt.step()
-
-    return step
-
-
-def beside_stream(size: int) -> tuple[Any, Any]:
-    """Return steps of AdamW, and of the engine's loop with next to no arithmetic.
-
-    On the very same arrays, since where arrays lie in memory makes some per cent. The stream swaps m and v, so it must
-    run an even number of times.
-    """
-    opt = adamas.AdamW()
-    (p,), grads = arrays(1, size, 0), arrays(3, size, 1)
-    opt.update(p, grads[0])
-    plan = _native.engine.Plan("Stream", [(0, p, opt._memory.states()[""], False)], None, 0)
-    t = 0
-
-    def stream(run: int) -> None:
-        nonlocal t
-        t += 1
-        plan.run([p], [grads[run % 3]], ({},), ((1.0, 0.0, 0.0),), t)
-
-    return lambda run: opt.update(p, grads[run % 3]), stream
-
-
-def two_floats(optimizer: Any) -> Any:
+def two_floats(optimizer: Any) -> Work:
     params = [1.0, 2.0]
 
-    def step(run: int) -> None:  # noqa: ARG001 - every run is the same
+    def step(run: int) -> None:
         nonlocal params
         x, y = params
         params = optimizer.update([x, y], [0.1 * x, 0.2 * y])
@@ -89,27 +139,60 @@ def two_floats(optimizer: Any) -> Any:
     return step
 
 
-def with_gradient(gradient: float, steps_before: int) -> Any:
+def fresh_gradients(count: int, size: int) -> tuple[Work, Work]:
+    """Return our steps and torch's fused ones of a list of arrays whose gradients are other arrays at each step."""
+    params, grads = arrays([(size,)] * count, 0), [arrays([(size,)] * count, seed) for seed in (1, 2, 3)]
+    own = adamas.AdamW()
+    made, opt = fused(params, grads[0])
+    tensors = [[torch.from_numpy(g) for g in some] for some in grads]
+
+    def theirs(run: int) -> None:
+        for p, g in zip(made, tensors[run % 3], strict=True):
+            p.grad = g
+        opt.step()
+
+    return lambda run: own.update(params, grads[run % 3]), theirs
+
+
+def with_gradient(gradient: float, steps_before: int) -> Work:
     """Return steps of a million elements whose gradient is a constant, after some steps of zero gradient."""
-    opt, p = adamas.AdamW(), arrays(1, 1_000_000, 0)[0]
-    g = arrays(1, p.size, 1)[0]
+    opt, (p,) = adamas.AdamW(), arrays([(1_000_000,)], 0)
+    (g,) = arrays([p.shape], 1)
     for _ in range(10):
         opt.update(p, g)
     zero = np.zeros_like(p)
     for _ in range(steps_before):
         opt.update(p, zero)
     g = np.full_like(p, gradient) if steps_before or gradient else g
-    return lambda run: opt.update(p, g)  # noqa: ARG005
+    return lambda run: opt.update(p, g)
 
 
-def after_product(threads: int | None) -> Any:
+def torch_dead(flush: bool) -> Work:
+    """Return torch's fused steps of a million parameters that have been dead for 5,000 steps."""
+    p = torch.nn.Parameter(torch.randn(1_000_000))
+    opt = torch.optim.AdamW([p], fused=True)
+    p.grad = torch.randn(p.shape)
+    opt.step()
+    state = opt.state[p]  # what 5,000 steps of zero gradients leave, without taking them
+    state["exp_avg"].fill_(1e-42)
+    state["exp_avg_sq"].fill_(1e-42)
+    p.grad = torch.zeros_like(p)
+
+    def step(run: int) -> None:
+        torch.set_flush_denormal(flush)
+        opt.step()
+        torch.set_flush_denormal(False)
+
+    return step
+
+
+def after_product(threads: int | None) -> Work:
     """Return steps of 400k parameters, each after a matrix product of NumPy, which has threads of its own."""
     opt = adamas.AdamW()
-    weight, x = arrays(784, 512, 0), arrays(64, 784, 1)
-    p, inputs = np.stack(weight), np.stack(x)
-    g = np.stack(arrays(784, 512, 2))
+    p, inputs, g = (np.stack(arrays([shape[1:]] * shape[0], seed)) for shape, seed in
+                    (((784, 512), 0), ((64, 784), 1), ((784, 512), 2)))  # fmt: skip
 
-    def step(run: int) -> None:  # noqa: ARG001 - every run is the same
+    def step(run: int) -> None:
         np.matmul(inputs, p)
         adamas.set_num_threads(threads)
         opt.update(p, g)
@@ -118,19 +201,50 @@ def after_product(threads: int | None) -> Any:
     return step
 
 
-def rows() -> list[Any]:
-    """Return functions that make the rows, so that each row's memory is freed before the next is made."""
-    ordinary = "ordinary gradients"
-    return [
-        lambda: Row("30M, one array", "stream of 28 bytes", *beside_stream(30_000_000), 0.95, 30, 2),
-        lambda: Row("100k, one array", "torch fused", ours(1, 100_000, 1), torch_fused(1, 100_000, 1), 3, 30, 200),
-        lambda: Row("1,000 arrays of 100", "torch fused", ours(1000, 100, 3), torch_fused(1000, 100, 3), 15, 60),
-        lambda: Row(
-            "2 Python floats", "pure Python", two_floats(adamas.Adam()), two_floats(TutorialAdam()), 1, 100, 2000
-        ),
-        lambda: Row(
-            "1M, dead for 5,000 steps", ordinary, with_gradient(0.0, 5000), with_gradient(0.0, 0), 1 / 1.1, 200
-        ),
-        lambda: Row("1M, gradients of 1e-20", ordinary, with_gradient(1e-20, 0), with_gradient(0.0, 0), 1 / 1.1, 200),
-        lambda: Row("400k, after a NumPy product", "1 thread", after_product(None), after_product(1), 0.8, 20, 100),
-    ]
+def tensors(shapes: list[tuple[int, ...]], **options: Any) -> tuple[Work, Work]:
+    """Return the steps of our torch AdamW and of torch's, with options, of the very same tensors and state."""
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    for p in params:
+        p.grad = torch.randn(p.shape)
+    own, theirs = adamas.torch.AdamW(params), torch.optim.AdamW(params, **options)
+    own.step()
+    for p in params:
+        theirs.state[p] = {**own.state[p], "step": torch.tensor(1.0)}
+    return lambda run: own.step(), lambda run: theirs.step()
+
+
+BIG, BFLOAT16 = 100_000_000, ml_dtypes.bfloat16
+TAIL = "100M: clip, step, average, zero"
+
+ROWS = [
+    Row(TAIL, "torch: the same in calls", lambda: tail(BIG), 1.7, 15),
+    Row(TAIL, "stream of 44 bytes",
+        lambda: beside_stream(BIG, clip_norm=1.0, ema=0.999, zero_grads=True), 0.9, 15, 44 / 28),
+    Row("100M: bfloat16 state", "torch fused, float32", lambda: state_format(BIG), 1.15, 15),
+    Row("100M: bfloat16 state", "stream of 20 bytes", lambda: beside_stream(BIG, state_format="bfloat16"), 0.9, 15,
+        20 / 28),
+    Row("100M: bfloat16 state, at random", "torch fused, float32",
+        lambda: state_format(BIG, stochastic_rounding=True), 0.9, 15),
+    Row("10M: bfloat16 parameters", "torch fused, bfloat16 state",
+        lambda: parameter_format(torch.bfloat16, 10**7, state_format="bfloat16"), 1.0),
+    Row("10M: float16 parameters", "torch fused, float16 state",
+        lambda: parameter_format(torch.float16, 10**7), 1.0),
+    Row("10M: float64 parameters", "torch fused", lambda: parameter_format(torch.float64, 10**7), 1.0),
+    Row("1,000 x 100, new gradient arrays", "torch fused", lambda: fresh_gradients(1000, 100), 25, quick=True),
+    Row("10,000 x 1,000, new gradient arrays", "torch fused", lambda: fresh_gradients(10_000, 1000), 6),
+    Row("2 Python floats", "pure Python", lambda: (two_floats(adamas.Adam()), two_floats(TutorialAdam())), 1,
+        quick=True),
+    Row("1M, dead for 5,000 steps", "ordinary gradients",
+        lambda: (with_gradient(0.0, 5000), with_gradient(0.0, 0)), 1 / 1.1, 60),
+    Row("1M, dead for 5,000 steps", "torch fused", lambda: (with_gradient(0.0, 5000), torch_dead(False)), 1),
+    Row("1M, dead for 5,000 steps", "torch fused, flushing", lambda: (with_gradient(0.0, 5000), torch_dead(True)), 1),
+    Row("1M, gradients of 1e-20", "ordinary gradients",
+        lambda: (with_gradient(1e-20, 0), with_gradient(0.0, 0)), 1 / 1.1, 60),
+    Row("400k, after a NumPy product", "1 thread", lambda: (after_product(None), after_product(1)), 0.8),
+    Row("adamas.torch: 100M, one tensor", "torch fused", lambda: tensors([(BIG,)], fused=True), 1, 15),
+    Row("adamas.torch: GPT-2 small", "torch fused", lambda: tensors(GPT2_SMALL, fused=True), 1, 15),
+    Row("adamas.torch: GPT-2 small", "torch default", lambda: tensors(GPT2_SMALL), 4, 9),
+    Row("adamas.torch: 1,000 x 1,000", "torch fused", lambda: tensors([(1000,)] * 1000, fused=True), 8),
+    Row("adamas.torch: 10 x 64", "torch fused", lambda: tensors([(64,)] * 10, fused=True), 5, quick=True),
+    Row("adamas.torch: 10 x 64", "torch default", lambda: tensors([(64,)] * 10), 10),
+]  # fmt: skip
