@@ -14,7 +14,7 @@ LEAST = 3e-4
 
 
 class Ratio(NamedTuple):
-    """How many times as long a peer takes as we do: the median of pairs of runs and its 95% interval; seconds of each."""
+    """How many times as long a peer takes as we do: the median of pairs and its 95% interval; seconds of both."""
 
     median: float
     low: float

@@ -56,13 +56,12 @@ void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g,
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
     const auto factor = static_cast<T>(scale);
-    const bool frozen = c.frozen != 0;
     if (c.l2 != 0) {
-        loop<Decay::coupled, S>(rule, factor, static_cast<T>(c.l2), frozen, n, p, g, state, states);
+        loop<Decay::coupled, S>(rule, factor, static_cast<T>(c.l2), c.frozen, n, p, g, state, states);
     } else if (c.decay != 0) {
-        loop<Decay::decoupled, S>(rule, factor, static_cast<T>(c.decay), frozen, n, p, g, state, states);
+        loop<Decay::decoupled, S>(rule, factor, static_cast<T>(c.decay), c.frozen, n, p, g, state, states);
     } else {
-        loop<Decay::none, S>(rule, factor, T{}, frozen, n, p, g, state, states);
+        loop<Decay::none, S>(rule, factor, T{}, c.frozen, n, p, g, state, states);
     }
 }
 

@@ -38,7 +38,8 @@ struct View {
 // The coefficients of one step: the rule's, in its order, and those of the stages around it.
 struct Coefficients {
     double rule[max_coefficients];
-    double scale, clip, l2, decay, ema, frozen;
+    double scale, clip, l2, decay, ema;
+    bool frozen;
     std::uint64_t key;  // of the random numbers of this step
 };
 

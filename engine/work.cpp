@@ -92,9 +92,10 @@ const Coefficients& Work::add_coefficients(nb::handle coefficients, nb::handle s
     Py_ssize_t position = 0;
     PyObject *key, *value;
     for (double* c = numbers.rule; PyDict_Next(dict, &position, &key, &value); ++c) *c = PyFloat_AsDouble(value);
-    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema, &numbers.frozen};
-    for (Py_ssize_t i = 0; i < 6; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
+    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema};
+    for (Py_ssize_t i = 0; i < 5; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
     if (PyErr_Occurred()) throw nb::python_error();
+    numbers.frozen = PyTuple_GET_ITEM(stages.ptr(), 5) == Py_True;
     numbers.key = mix64(mix64(options_.seed) + t);
     return numbers;
 }
