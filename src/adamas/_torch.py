@@ -1,8 +1,7 @@
 """What makes a class of torch.optim step by our rules; `adamas.torch` is the table of those classes."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import SimpleNamespace
@@ -13,21 +12,15 @@ from torch.optim import optimizer as base
 from torch.optim.optimizer import Optimizer
 
 from adamas import _backend, _native
-from adamas._options import Options
 from adamas._tensors import Place, norm_of, state_dtype, step_tensor
+from adamas._torch_state import Group, Keeper
 from adamas.rules import RULES, Stages, named
-
-Group = dict[str, Any]
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 """The types of tensors whose memory is what it seems: a subclass may keep its values elsewhere."""
 
 HAS_ENGINE = _backend.engine != "specification" and hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 """Whether there is an engine, and a torch, 2.10 or newer, that lets it read tensors."""
-
-
-ALWAYS_SAVED = ("lr", "betas", "eps", "alpha", "dampening", "lr_decay", "weight_decay")
-"""The hyper-parameters that are in every state dict of a class that has them, however old."""
 
 
 MAKE_HANDLES = getattr(getattr(torch._C, "_aoti", None), "unsafe_alloc_void_ptrs_from_tensors", None)
@@ -57,23 +50,6 @@ class Entry(NamedTuple):
     place: int  # among all parameters of the optimizer
 
 
-class StepOptions(Options):
-    """The options of an optimizer of PyTorch; what its state is made by cannot change."""
-
-    changed: bool  # since the optimizer looked
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "changed":
-            vars(self)[name] = value
-            return
-        if name not in self.option_names:
-            raise AttributeError(f"there is no option {name!r}: it may be {', '.join(self.option_names)}")
-        if name in self.lasting and name in vars(self):
-            raise AttributeError(f"{name} cannot change: make a new optimizer")
-        vars(self)[name] = self.checked_option(name, value)
-        self.changed = True
-
-
 @dataclass(slots=True)
 class Part:
     """The parameters of all groups of a kind, in order, and how they are stepped."""
@@ -85,12 +61,11 @@ class Part:
     others: Sequence[int]  # the entries that the engine does not step
 
 
-class Stepper(Optimizer):
+class Stepper(Keeper):
     """A class of torch.optim whose step is one of ours: what a subclass says is how torch's dialect differs.
 
     rules: name of the rule -> whether a parameter group takes it; the first that says yes.
     hyperparameters: of those rules -> the key of the parameter group, or a function of group and t = 1, 2, ...
-    names: of the rules' state -> the key in the optimizer's state.
     initial: a name of state -> the key of its first value in the group, where that is not 0.
     counted: whether torch keeps a count of steps in the state.
     takes_sparse: whether torch takes sparse gradients.
@@ -98,30 +73,14 @@ class Stepper(Optimizer):
 
     rules: ClassVar[Mapping[str, Callable[[Group], bool]]]
     hyperparameters: ClassVar[Mapping[str, str | Callable[[Group, float], Any]]]
-    names: ClassVar[Mapping[str, str]]
     initial: ClassVar[Mapping[str, str]] = {}
     counted: ClassVar[bool] = True
     takes_sparse: ClassVar[bool] = False
-
-    options: StepOptions
-    grad_norm: float | None = None
-    nonfinite_steps = 0
 
     _kinds: list[Kind] | None = None  # of each group, when _parts was made
     _parts: list[Part] = []
     _staged = False  # whether options change what _numbers returns
     _needs_norm = False  # options.needs_norm, which takes longer to ask
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        given = {name: kwargs.pop(name) for name in Options.option_names if name in kwargs}
-        self.options = StepOptions(**given)
-        super().__init__(*args, **kwargs)
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        torch_class = next(base for base in cls.__mro__ if base.__module__.startswith("torch.optim."))
-        own, ours = inspect.signature(torch_class), inspect.signature(Options)
-        cls.__signature__ = own.replace(parameters=[*own.parameters.values(), *ours.parameters.values()])  # type: ignore[attr-defined]
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -231,9 +190,6 @@ class Stepper(Optimizer):
             )
         if self.options.zero_grads:
             torch._foreach_zero_(list(grads.values()))
-
-    def _params(self) -> Iterator[torch.Tensor]:
-        return chain.from_iterable(group["params"] for group in self.param_groups)
 
     def _step_tensor(self, part: Part, i: int, grad: torch.Tensor, factor: float) -> None:
         """Step one parameter by the specification on torch tensors."""
@@ -371,96 +327,15 @@ class Stepper(Optimizer):
         if p.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(f"adamas.torch.{name}.step cannot be captured in a CUDA graph: use torch.optim.{name}")
 
-    # --- groups and state ---------------------------------------------------------------------------------------------
-
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as torch's method does."""
         if isinstance(param_group, dict):  # torch says what is wrong with anything else
             self._kind({**self.defaults, **param_group})
         super().add_param_group(param_group)
 
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("options", "grad_norm", "nonfinite_steps")
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in kept}}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._kinds, self._parts = None, []
-
-    @property
-    def ema(self) -> dict[torch.Tensor, torch.Tensor]:
-        """The average of each parameter that has been stepped, if ``ema=`` was given."""
-        return self._extra("ema")
-
-    @property
-    def weight_copy(self) -> dict[torch.Tensor, torch.Tensor]:
-        """The copy of each parameter that has been stepped, if ``weight_copy=`` was given."""
-        return self._extra("weight_copy")
-
-    def _extra(self, name: str) -> dict[torch.Tensor, torch.Tensor]:
-        return {p: state[name] for p, state in self.state.items() if name in state}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as torch's method does, but with copies of the tensors."""
-        state_dict = super().state_dict()
-        states = {
-            key: _copied(state) if isinstance(state, dict) else state for key, state in state_dict["state"].items()
-        }
-        return {**state_dict, "state": states}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load copies of a state, of torch's class or ours, as torch's method does.
-
-        Float32 state of half-precision parameters stays float32. Raises ValueError, before anything is changed, if a
-        group lacks a hyper-parameter or a state differs in shape from its parameter.
-        """
-        loaded: dict[str, Any] = {}
-
-        def check(_: Optimizer, state_dict: dict[str, Any]) -> None:  # called after all other hooks
-            loaded.update(state_dict)
-            self._check_state_dict(state_dict)
-
-        hook = self.register_load_state_dict_pre_hook(check)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            hook.remove()
-        for p, state in self._states_in(loaded):
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor) and name != "step":
-                    self.state[p][name] = value.detach().to(p.device, self._loaded_dtype(p, name, value), copy=True)
-
-    def _loaded_dtype(self, p: torch.Tensor, name: str, value: torch.Tensor) -> torch.dtype:
-        """Return the dtype that a tensor of a state dict is kept in."""
-        if name == "weight_copy":
-            return value.dtype
-        wanted = state_dtype(p.dtype, "float32" if name == "ema" else self.options.state_format)
-        return value.dtype if value.dtype == p.dtype == torch.bfloat16 and name != "ema" else wanted
-
-    def _states_in(self, state_dict: dict[str, Any]) -> Iterator[tuple[torch.Tensor, dict[str, Any]]]:
-        """Yield each of our parameters that has a state in a state dict, and that state."""
-        keys = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
-        params = chain.from_iterable(group["params"] for group in self.param_groups)
-        for key, p in zip(keys, params, strict=False):  # torch has the words for numbers that differ
-            if isinstance(state := state_dict["state"].get(key), dict):
-                yield p, state
-
-    def _check_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for i, group in enumerate(state_dict["param_groups"]):
-            if missing := [key for key in self.defaults if key in ALWAYS_SAVED and key not in group]:
-                name = type(self).__name__
-                raise ValueError(f"param_groups[{i}] of the state dict has no {missing[0]!r}: it is not of {name}")
-        for i, (p, state) in enumerate(self._states_in(state_dict)):
-            for key, value in state.items():
-                if key in self.names.values() and isinstance(value, torch.Tensor) and value.shape != p.shape:
-                    raise ValueError(
-                        f"{key} of parameter {i} in the state dict has shape {tuple(value.shape)}, but the parameter "
-                        f"has shape {tuple(p.shape)}: they must agree"
-                    )
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: x.detach().clone() if isinstance(x, torch.Tensor) else x for name, x in state.items()}
 
 
 _step_with_hooks = Optimizer.profile_hook_step(Stepper._step)
