@@ -1,6 +1,6 @@
 """Adam for every array in Python: one readable definition, a compiled engine that returns the same bits."""
 
-from adamas import _optimizer, rules, schedules
+from adamas import _optimizer, problems, rules, schedules
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._functional import adam_step
 from adamas._native import flush_denormals
@@ -8,7 +8,16 @@ from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts
 
 __version__ = "0.1.0"
 
-__all__ = ["adam_step", "engine", "flush_denormals", "get_num_threads", "rules", "schedules", "set_num_threads"]
+__all__ = [
+    "adam_step",
+    "engine",
+    "flush_denormals",
+    "get_num_threads",
+    "problems",
+    "rules",
+    "schedules",
+    "set_num_threads",
+]
 __all__ += rules.__all__
 
 globals().update(_optimizer.OPTIMIZERS)
