@@ -3,16 +3,19 @@
 from adamas import _optimizer, problems, rules, schedules
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._functional import adam_step
+from adamas._minimize import Minimizer, minimize
 from adamas._native import flush_denormals
 from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts the optimizers in place of the rules
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Minimizer",
     "adam_step",
     "engine",
     "flush_denormals",
     "get_num_threads",
+    "minimize",
     "problems",
     "rules",
     "schedules",

@@ -1,0 +1,107 @@
+"""When `minimize` stops: each rule looks at an iteration and says why it is the last, or None."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+
+
+class Verdict(NamedTuple):
+    """Why a run ended: as in SciPy's results, and whether a tolerance was met."""
+
+    status: int
+    message: str
+    met: bool = False
+
+
+SPENT = 1, "the budget of {} iterations is spent"
+OUT_OF_TIME = 2, "the time budget of {:g} seconds is spent"
+NOT_FINITE = Verdict(3, "the value or the gradient is not finite")
+ENDED = Verdict(4, "data came to an end")
+STOPPED = Verdict(99, "`callback` raised `StopIteration`.")
+
+Rule = Callable[[Any, Array, Array, float], Verdict | None]
+"""Called with value (None unless the rule needs it), gradient, x and the learning rate, before the step."""
+
+
+def largest(x: Array) -> float:
+    """Return the largest magnitude: of few numbers faster than NumPy does."""
+    return max(map(abs, x.ravel().tolist()), default=0.0) if x.size < 64 else float(np.abs(x).max())
+
+
+def gradient_below(gtol: float, bounds: Array | None) -> Rule:
+    """Stop when no coordinate of the projected gradient exceeds gtol."""
+    sides = None if bounds is None else tuple(side.copy() for side in bounds.T)
+
+    def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
+        if sides is not None:
+            low, high = sides
+            g = x - np.minimum(np.maximum(x - g, low), high)
+        if largest(g) <= gtol:
+            return Verdict(0, f"the gradient is at most gtol = {gtol:g}", True)
+        return None
+
+    return rule
+
+
+def no_progress(ftol: float, patience: int, smoothing: float) -> Rule:
+    """Stop when the (smoothed) value has not fallen by more than ftol for some iterations."""
+    best, since, smoothed = np.inf, 0, None
+
+    def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
+        nonlocal best, since, smoothed
+        value = float(np.min(value))
+        smoothed = value if smoothed is None else smoothing * smoothed + (1 - smoothing) * value
+        if smoothed < best - ftol:
+            best, since = smoothed, 0
+        else:
+            since += 1
+        if since >= patience:
+            return Verdict(0, f"the value has not fallen by more than ftol = {ftol:g} for {patience} iterations", True)
+        return None
+
+    return rule
+
+
+def small_steps(xtol: float) -> Rule:
+    """Stop when no coordinate moved by more than xtol times the learning rate.
+
+    Adam moves by about the learning rate, so the step itself says more about the schedule than about convergence.
+    """
+    before = None
+
+    def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
+        nonlocal before
+        old, before = before, x.copy()
+        if old is not None and rate > 0 and largest(x - old) <= xtol * rate:
+            return Verdict(0, f"the last step is at most xtol = {xtol:g} learning rates", True)
+        return None
+
+    return rule
+
+
+def value_reached(target: float) -> Rule:
+    """Stop at a value of at most target."""
+
+    def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
+        if np.all(value <= target):
+            return Verdict(0, f"the value is at most target = {target:g}", True)
+        return None
+
+    return rule
+
+
+def time_spent(seconds: float) -> Rule:
+    """Stop when the time is up, from the first iteration on."""
+    end = None
+
+    def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
+        nonlocal end
+        now = time.monotonic()
+        end = now + seconds if end is None else end
+        return Verdict(OUT_OF_TIME[0], OUT_OF_TIME[1].format(seconds)) if now >= end else None
+
+    return rule
