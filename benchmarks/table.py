@@ -85,7 +85,7 @@ def plot(results: Results, path: Path) -> None:
     lines = {"adamas": {n: min(r.ours for r in results[work].values()) / n for work, n in sizes.items()}}
     for name in names:
         lines[name] = {n: results[work][name].peer / n for work, n in sizes.items() if name in results[work]}
-    colors = iter(mpl.color_sequences["tab10"])
+    colors = (color for color in mpl.color_sequences["tab10"] if len(set(color)) > 1)  # no grey
     for name, line in lines.items():
         style = {"adamas": {"color": "black", "lw": 2.5}, "stream": {"color": "gray", "ls": "--"}}
         label = "what memory allows" if name == "stream" else name

@@ -3,6 +3,7 @@
 from adamas import _optimizer, problems, rules, schedules
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._functional import adam_step
+from adamas._history import History
 from adamas._minimize import Minimizer, minimize
 from adamas._native import flush_denormals
 from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts the optimizers in place of the rules
@@ -10,6 +11,7 @@ from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts
 __version__ = "0.1.0"
 
 __all__ = [
+    "History",
     "Minimizer",
     "adam_step",
     "engine",

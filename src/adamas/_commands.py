@@ -8,6 +8,7 @@ import adamas
 from adamas._digits import train_digits
 from adamas._flags import UsageError
 from adamas._predict import predict_command
+from adamas._problem_commands import compare_command, minimize_command, problems_command
 from adamas._reviews import train_reviews
 
 __all__ = ["UsageError", "app", "run"]
@@ -18,6 +19,9 @@ app.add_typer(train_app, name="train")
 train_app.command("digits")(train_digits)
 train_app.command("reviews")(train_reviews)
 app.command("predict")(predict_command)
+app.command("problems")(problems_command)
+app.command("minimize")(minimize_command)
+app.command("compare")(compare_command)
 
 
 def run() -> int:

@@ -253,6 +253,12 @@ class Rule(Optimizer):
         """Return the change, to be subtracted from p, and the new state."""
         raise NotImplementedError
 
+    rate: ClassVar[Callable[..., Any] | None] = None
+    """Returns the effective learning rate of each coordinate, ``rate(xp, c, *state)``, if the rule has such a thing.
+
+    `c` is as in `change`, with `learning_rate`; the state is that after the step.
+    """
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.ranges)})"
 
@@ -291,9 +297,12 @@ class Rule(Optimizer):
         return cls.coefficients(h, t), stages  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
-        """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them."""
+        """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them, and the learning rate."""
         numbers, stages = self.numbers_at({name: getattr(self, name) for name in self.ranges}, t)
-        return named(numbers, stages)
+        rate: Any = self.learning_rate  # type: ignore[attr-defined]  # every rule has one
+        c = named(numbers, stages)
+        c.learning_rate = rate(t - 1) if callable(rate) else rate
+        return c
 
 
 RULES: dict[str, type[Rule]] = {}
@@ -399,6 +408,10 @@ class AdaGrad(Rule):
         s = saturate(xp, s + square(xp, g))
         return c.learning_rate * ratio(xp, g, xp.sqrt(s) + c.epsilon), s
 
+    @staticmethod
+    def rate(xp, c, s):
+        return ratio(xp, c.learning_rate, xp.sqrt(s) + c.epsilon)
+
 
 @rule
 class RMSProp(Rule):
@@ -427,6 +440,10 @@ class RMSProp(Rule):
     def change(xp, c, p, g, v):
         v = lerp(v, square(xp, g), c.beta2)
         return c.learning_rate * ratio(xp, g, xp.sqrt(v) + c.epsilon), v
+
+    @staticmethod
+    def rate(xp, c, v, *_):
+        return ratio(xp, c.learning_rate, xp.sqrt(v) + c.epsilon)
 
 
 @rule
@@ -478,6 +495,10 @@ class CenteredRMSProp(RMSProp):
         n = lerp(n, g, c.beta2)
         return c.learning_rate * ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon), v, n
 
+    @staticmethod
+    def rate(xp, c, v, n):
+        return ratio(xp, c.learning_rate, xp.sqrt(variance(xp, v, n)) + c.epsilon)
+
 
 @rule
 class CenteredRMSPropMomentum(RMSPropMomentum):
@@ -501,6 +522,10 @@ class CenteredRMSPropMomentum(RMSPropMomentum):
         n = lerp(n, g, c.beta2)
         b = contain(xp, c.momentum * b + ratio(xp, g, xp.sqrt(variance(xp, v, n)) + c.epsilon), g)
         return c.learning_rate * b, v, n, b
+
+    @staticmethod
+    def rate(xp, c, v, n, b):
+        return CenteredRMSProp.rate(xp, c, v, n)
 
 
 @rule
@@ -539,6 +564,10 @@ class Adam(Rule):
         m = lerp(m, g, c.beta1)
         v = lerp(v, square(xp, g), c.beta2)
         return c.step * ratio(xp, m, xp.sqrt(v) * c.root_scale + c.epsilon), m, v
+
+    @staticmethod
+    def rate(xp, c, m, v):
+        return ratio(xp, c.learning_rate, xp.sqrt(v) * c.root_scale + c.epsilon)
 
 
 @rule
@@ -581,3 +610,7 @@ class AMSGrad(Adam):
         v = lerp(v, square(xp, g), c.beta2)
         v_max = xp.maximum(v_max, v)
         return c.step * ratio(xp, m, xp.sqrt(v_max) * c.root_scale + c.epsilon), m, v, v_max
+
+    @staticmethod
+    def rate(xp, c, m, v, v_max):
+        return Adam.rate(xp, c, m, v_max)
