@@ -195,6 +195,33 @@ def test_one_optimizer_in_two_threads_is_refused_and_stays_whole():
     assert opt.t == 2
 
 
+def test_one_torch_optimizer_in_two_threads_is_refused_each_time():
+    """The refusal must not undo what the first thread is in the middle of."""
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(float):
+        def __float__(self) -> float:
+            entered.set()
+            assert leave.wait(timeout=60)
+            return 1.0
+
+    params = [torch.nn.Parameter(torch.zeros(3)) for _ in range(100)]
+    for p in params:
+        p.grad = torch.ones(3)
+    opt = adamas.torch.SGD(params, lr=1.0)
+    opt.step()
+    opt.param_groups[0]["lr"] = Slow(1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(opt.step)
+        assert entered.wait(timeout=60)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="in a step already: use one per thread"):
+                opt.step()
+        leave.set()
+        first.result()
+    assert all(torch.equal(p.detach(), torch.full((3,), -2.0)) for p in params)
+
+
 # --- counts and sizes -------------------------------------------------------------------------------------------------
 
 

@@ -115,14 +115,16 @@ class Stepper(Keeper):
                 self._staged = self.options.with_options(Stages(), 1) != Stages() or self.options.scheduled
                 self._needs_norm = self.options.needs_norm
                 self.options.changed = False
+            others: list[list[tuple[int, torch.Tensor]]] = []
             try:
-                others = [self._read(i) for i in range(len(self._parts))]
+                for i in range(len(self._parts)):
+                    others.append(self._read(i))
                 factor = self._factor(others) if self._needs_norm else 1.0
                 if factor is not None:
                     for part, grads in zip(self._parts, others, strict=True):
                         self._run(part, grads, factor)
             except BaseException:
-                self._drop()
+                self._drop(len(others))  # not what another thread may have read
                 raise
         return loss
 
@@ -157,7 +159,7 @@ class Stepper(Keeper):
         self.nonfinite_steps += not finite
         factor = self.options.factor(norm, finite, t)
         if factor is None:
-            self._drop()
+            self._drop(len(others))
             self._skipped()
         return factor
 
@@ -173,8 +175,9 @@ class Stepper(Keeper):
                 for i, grad in others:
                     self._step_tensor(part, i, grad, factor)
 
-    def _drop(self) -> None:
-        for part in self._parts:
+    def _drop(self, count: int) -> None:
+        """Forget what was read of the first parts."""
+        for part in self._parts[:count]:
             if part.plan is not None:
                 part.plan.drop()
 
