@@ -7,6 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 import adamas
 from adamas import History, minimize, plot, problems, rules
@@ -124,6 +125,15 @@ def test_trajectories_on_contours():
     assert_allclose(ratios, ratios[0])
     with pytest.raises(ValueError, match="drawn in two dimensions, but sphere has 3"):
         plot.trajectory(problems.get("sphere", 3), {})
+
+
+def test_an_animation_has_its_frames(tmp_path):
+    seen = []
+    runs = {"adam": recorded(learning_rate=0.05)}
+    plot.animate(ROSENBROCK, runs, tmp_path / "path.gif", frames=5, progress=lambda frame, of: seen.append((frame, of)))
+    with Image.open(tmp_path / "path.gif") as movie:
+        assert movie.n_frames == 5
+    assert len(seen) == 5
 
 
 def test_a_run_that_diverges_is_marked_where_it_leaves():

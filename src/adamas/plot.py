@@ -4,13 +4,15 @@ Nothing global is touched, so they work without a display. Runs are `adamas.Hist
 the colour-blind, and lines by their style in print; what diverged is marked, not clipped away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 try:
+    from matplotlib.animation import FuncAnimation, PillowWriter
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure
 except ImportError as error:
@@ -19,7 +21,7 @@ except ImportError as error:
 from adamas._history import History
 from adamas.problems import Problem
 
-__all__ = ["effective_rates", "heat_map", "loss", "loss_band", "trajectory", "update_ratio"]
+__all__ = ["animate", "effective_rates", "heat_map", "loss", "loss_band", "trajectory", "update_ratio"]
 
 Axes = Any
 Runs = Mapping[str, History]
@@ -65,6 +67,34 @@ def trajectory(problem: Problem, runs: Runs, *, ax: Axes | None = None, levels: 
     ax.set(xlabel="$x_1$", ylabel="$x_2$", title=problem.name, xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     ax.legend()
     return ax
+
+
+def animate(
+    problem: Problem,
+    runs: Runs,
+    path: str | Path,
+    *,
+    frames: int = 60,
+    progress: Callable[[int, int], object] | None = None,
+) -> None:
+    """Write the growing trajectories of runs of two variables as a GIF.
+
+    progress: called with the number of each frame and how many there are.
+    """
+    ax = trajectory(problem, runs)
+    paths = [(line, line.get_xydata()) for line in ax.lines if line.get_label() in runs]
+    for mark in [line for line in ax.lines if line.get_marker() in ("s", "X")]:
+        mark.remove()
+    longest = max(len(points) for _, points in paths)
+    shown = np.linspace(1, longest, min(frames, longest)).astype(int)
+
+    def draw(count: int) -> list[Any]:
+        for line, points in paths:
+            line.set_data(*points[:count].T)
+        return [line for line, _ in paths]
+
+    movie = FuncAnimation(ax.figure, draw, frames=list(shown), interval=50)
+    movie.save(path, writer=PillowWriter(fps=20), progress_callback=progress)
 
 
 def _window(problem: Problem, paths: list[Any]) -> tuple[Any, Any]:
