@@ -93,7 +93,9 @@ def test_many_points_are_one_by_one(name):
         assert_allclose(problem(x[i]), value[i], rtol=1e-13)
         assert_allclose(problem.gradient(x[i]), gradient[i], rtol=1e-12, atol=1e-13)
     assert_array_equal(x, before)
-    assert problem.gradient(x.astype(np.float32)).dtype == np.float32
+    assert problem.gradient(x.astype(np.float32)).dtype == problem.value(x.astype(np.float32)).dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        problem.start[0] = 1
 
 
 def test_rosenbrock_is_scipys():
@@ -164,6 +166,12 @@ def test_adam_ends_at_the_wrong_end_of_the_counterexample_and_amsgrad_does_not()
 def test_wrong_names_and_dimensions(arguments, message):
     with pytest.raises(ValueError, match=message):
         problems.get(*arguments)
+
+
+def test_far_away_nothing_overflows():
+    value, gradient = problems.get("logistic").value_and_gradient(np.full(5, 1e3))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
 
 
 def test_points_of_the_wrong_dimension():

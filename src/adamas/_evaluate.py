@@ -97,8 +97,8 @@ class Evaluator:
                     f"{values.dtype.name} of shape {values.shape}"
                 )
             return values
-        if type(value) is float:
-            return value
+        if isinstance(value, float):
+            return float(value)
         number = np.asarray(value)
         if number.size != 1 or number.dtype.kind not in "fiu":
             what = f"an array of shape {number.shape}" if number.size != 1 else f"{value!r}, a {number.dtype.name}"

@@ -48,6 +48,11 @@ class Problem:
     start: Array
     bounds: Array | None = None
 
+    def __post_init__(self) -> None:
+        for array in (self.domain, self.minimizers, self.start, self.bounds):
+            if array is not None:
+                array.flags.writeable = False  # it may be shared
+
     @property
     def n(self) -> int:
         """The dimension."""
@@ -61,7 +66,9 @@ class Problem:
         if points.ndim == 0 or points.shape[-1] != self.n:
             raise ValueError(f"x has shape {points.shape}: the last axis of {self.name} must have length {self.n}")
         value, gradient = self.function(points)
-        return value, gradient.astype(points.dtype, copy=False)
+        return points.dtype.type(value) if points.ndim == 1 else value.astype(points.dtype), gradient.astype(
+            points.dtype
+        )
 
     def value(self, x: ArrayLike) -> Any:
         """Return the values at points of shape (..., n)."""
@@ -152,7 +159,7 @@ class LogisticRegression(NoisyProblem):
 def _logistic(x: Array, inputs: Array, labels: Array, penalty: float) -> tuple[Any, Array]:
     margins = (x @ inputs.T) * labels
     value = np.logaddexp(0, -margins).mean(axis=-1) + penalty / 2 * (x * x).sum(axis=-1)
-    weights = -labels / (1 + np.exp(margins)) / len(labels)
+    weights = -labels * (1 - np.tanh(margins / 2)) / (2 * len(labels))  # the sigmoid of -margins, without overflow
     return value, weights @ inputs + penalty * x
 
 
@@ -173,7 +180,7 @@ def get(name: str, n: int | None = None, **parameters: Any) -> Problem:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names())}"
         raise ValueError(f"there is no problem {name!r}: {hint}")
     if n is not None:
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"n must be an integer of at least 1, got {n!r}")
         parameters["n"] = n
     return PROBLEMS[name](**parameters)
