@@ -29,7 +29,7 @@ class Peer(NamedTuple):
     name: str
     package: str
     make: Callable[[Arrays, Arrays, States], Work]
-    most: int = 1_000_000  # arrays in one call: more take minutes to compile
+    most: int = 1_000_000  # arrays in one call: more take minutes, some of them to compile
 
 
 def ours(params: Arrays, grads: Arrays, **options: Any) -> tuple[Work, States]:
@@ -176,7 +176,7 @@ PEERS = [
     Peer("torch compiled", "torch", compiled, most=200),
     Peer("DeepSpeed", "deepspeed", deepspeed),
     Peer("optax, jit", "optax", optax, most=1000),
-    Peer("bitsandbytes", "bitsandbytes", bitsandbytes),
+    Peer("bitsandbytes", "bitsandbytes", bitsandbytes, most=200),
     Peer("thinc", "thinc", thinc),
     Peer("NumPy", "numpy", numpy),
 ]

@@ -12,6 +12,9 @@ Work = Callable[[int], object]
 LEAST = 3e-4
 """Seconds that a run takes at least: shorter work is repeated, because of the clock."""
 
+PATIENCE = 20.0
+"""Seconds for the runs of a peer, beyond which it gets fewer pairs, but 9 at least."""
+
 
 class Ratio(NamedTuple):
     """How many times as long a peer takes as we do: the median of pairs and its 95% interval; seconds of both."""
@@ -46,7 +49,8 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 
 def compare(ours: Work, peer: Work, pairs: int) -> Ratio:
     """Run both in turn, ours first in every other pair, after two pairs that do not count."""
-    sides = [(ours, _repeats(ours)), (peer, _repeats(peer))]
+    sides = [(ours, _repeats(ours)[0]), (peer, _repeats(peer)[0])]
+    pairs = min(pairs, max(9, int(PATIENCE / (_repeats(peer)[1] * sides[1][1]))))
     times: tuple[list[float], list[float]] = ([], [])
     for run in range(pairs + 2):
         for side in (0, 1) if run % 2 else (1, 0):
@@ -60,8 +64,10 @@ def compare(ours: Work, peer: Work, pairs: int) -> Ratio:
     return Ratio(statistics.median(ratios), *interval(ratios), statistics.median(times[0]), statistics.median(times[1]))
 
 
-def _repeats(work: Work) -> int:
+def _repeats(work: Work) -> tuple[int, float]:
+    """Return how often to repeat work, an even number (see `stream`), and the seconds that it takes."""
     work(0)
     start = time.perf_counter()
     work(1)
-    return 2 * max(1, math.ceil(LEAST / 2 / (time.perf_counter() - start)))  # even: see `stream`
+    seconds = time.perf_counter() - start
+    return 2 * max(1, math.ceil(LEAST / 2 / seconds)), seconds
