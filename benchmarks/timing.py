@@ -47,9 +47,12 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
     return ordered[0], ordered[-1]
 
 
-def compare(ours: Work, peer: Work, pairs: int) -> Ratio:
-    """Run both in turn, ours first in every other pair, after two pairs that do not count."""
-    sides = [(ours, _repeats(ours)[0]), (peer, _repeats(peer)[0])]
+def compare(ours: Work, peer: Work, pairs: int, least: int = 2) -> Ratio:
+    """Run both in turn, ours first in every other pair, after two pairs that do not count.
+
+    least: how often each is repeated in a run at least, an even number; more leave each the caches to itself.
+    """
+    sides = [(ours, max(least, _repeats(ours)[0])), (peer, max(least, _repeats(peer)[0]))]
     pairs = min(pairs, max(9, int(PATIENCE / (_repeats(peer)[1] * sides[1][1]))))
     times: tuple[list[float], list[float]] = ([], [])
     for run in range(pairs + 2):

@@ -30,7 +30,10 @@ GPT2_SMALL: list[tuple[int, ...]] = [(50257, 768), (1024, 768), *(12 * LAYER), (
 
 
 class Row(NamedTuple):
-    """A comparison: `make` returns our work and the peer's. `factor`: what the peer's time is multiplied by."""
+    """A comparison: `make` returns our work and the peer's.
+
+    factor: what the peer's time is multiplied by. least: the steps in a row, at least.
+    """
 
     work: str
     beside: str
@@ -39,9 +42,10 @@ class Row(NamedTuple):
     pairs: int = 30
     factor: float = 1.0
     quick: bool = False
+    least: int = 2
 
     def measured(self, pairs: int | None = None) -> Ratio:
-        ratio = compare(*self.make(), pairs or self.pairs)
+        ratio = compare(*self.make(), pairs or self.pairs, self.least)
         scaled = (x * self.factor for x in (ratio.median, ratio.low, ratio.high))
         return Ratio(*scaled, ratio.ours, ratio.peer * self.factor)
 
@@ -244,7 +248,8 @@ ROWS = [
     Row("adamas.torch: 100M, one tensor", "torch fused", lambda: tensors([(BIG,)], fused=True), 1, 15),
     Row("adamas.torch: GPT-2 small", "torch fused", lambda: tensors(GPT2_SMALL, fused=True), 1, 15),
     Row("adamas.torch: GPT-2 small", "torch default", lambda: tensors(GPT2_SMALL), 4, 9),
-    Row("adamas.torch: 1,000 x 1,000", "torch fused", lambda: tensors([(1000,)] * 1000, fused=True), 8),
+    Row("adamas.torch: 1,000 x 1,000", "torch fused", lambda: tensors([(1000,)] * 1000, fused=True), 8, least=20),
+    Row("the same, 2 steps in a row", "torch fused", lambda: tensors([(1000,)] * 1000, fused=True), 3),
     Row("adamas.torch: 10 x 64", "torch fused", lambda: tensors([(64,)] * 10, fused=True), 5, quick=True),
     Row("adamas.torch: 10 x 64", "torch default", lambda: tensors([(64,)] * 10), 10),
 ]  # fmt: skip
