@@ -4,8 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "rules.hpp"
-#include "tiles.hpp"
+#include "observe.hpp"
 
 // The iterations of the loop that follows do not depend on each other.
 #ifdef __clang__
@@ -24,24 +23,30 @@ constexpr std::size_t words(const char* text) {
 
 enum class Decay { none, coupled, decoupled };
 
+// Whether a rule has an effective learning rate.
+template <class Rule>
+constexpr bool has_rate = requires { &Rule::rate; };
+
 // Dense arrays, the state stored as S. The arrays do not overlap (work.cpp checks), so its iterations are independent.
-template <Decay decay, class S, template <class> class Rule, class T, std::size_t... i>
-void loop(const Rule<T> rule, T scale, T rate, bool frozen, std::size_t n, T* p, const T* g, void* const* states,
-          std::index_sequence<i...>) {
+// rates: where the effective learning rates go, if they are wanted.
+template <Decay decay, bool wants_rates, class S, template <class> class Rule, class T, std::size_t... i>
+void loop(const Rule<T> rule, T scale, T weight, bool frozen, std::size_t n, T* p, const T* g, void* const* states,
+          [[maybe_unused]] T* rates, std::index_sequence<i...>) {
     S* const state[] = {static_cast<S*>(states[i])..., nullptr};
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
         const T p_k = p[k];
         T g_k = scale * g[k];
-        if constexpr (decay == Decay::coupled) g_k = contain(g_k + rate * p_k, g_k);
+        if constexpr (decay == Decay::coupled) g_k = contain(g_k + weight * p_k, g_k);
         const auto step = [&](auto... s) {
             const T moved = rule.change(p_k, g_k, s...);
+            if constexpr (wants_rates) rates[k] = rule.rate(s...);
             ((state[i][k] = keep<S>(s)), ...);
             return moved;
         };
         const T moved = step(static_cast<T>(widen(state[i][k]))...);
         T change = frozen ? T{0} : moved;
-        if constexpr (decay == Decay::decoupled) change = change + rate * p_k;
+        if constexpr (decay == Decay::decoupled) change = change + weight * p_k;
         p[k] = p_k - change;
     }
 }
@@ -51,18 +56,17 @@ Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c.
     return {coefficients[c]...};
 }
 
-template <template <class> class Rule, class S, class T>
-void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state) {
+template <template <class> class Rule, bool wants_rates, class S, class T>
+void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state, T* rates) {
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
     const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
-    const auto factor = static_cast<T>(scale);
-    if (c.l2 != 0) {
-        loop<Decay::coupled, S>(rule, factor, static_cast<T>(c.l2), c.frozen, n, p, g, state, states);
-    } else if (c.decay != 0) {
-        loop<Decay::decoupled, S>(rule, factor, static_cast<T>(c.decay), c.frozen, n, p, g, state, states);
-    } else {
-        loop<Decay::none, S>(rule, factor, T{}, c.frozen, n, p, g, state, states);
-    }
+    const auto run = [&](auto decay, double weight) {
+        loop<decay.value, wants_rates, S>(rule, static_cast<T>(scale), static_cast<T>(weight), c.frozen, n, p, g, state,
+                                          rates, states);
+    };
+    if (c.l2 != 0) return run(std::integral_constant<Decay, Decay::coupled>{}, c.l2);
+    if (c.decay != 0) return run(std::integral_constant<Decay, Decay::decoupled>{}, c.decay);
+    run(std::integral_constant<Decay, Decay::none>{}, 0.0);
 }
 
 // Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
@@ -99,41 +103,52 @@ void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
         for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p[k], ema);
     }
     if (slots.copy) store<false>(p, Operand{slots.copy, slots.copy_type, nullptr}, start, n);
-    if (block.zero) clear(block.g, start, n);
 }
 
-template <template <class> class Rule, class T>
+template <template <class> class Rule, bool observed, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
+    constexpr bool wants_rates = observed && has_rate<Rule<T>>;
     const Coefficients& c = *block.coefficients;
     const Slots& slots = *block.slots;
     const bool clips = c.clip < std::numeric_limits<double>::infinity();
     const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
+    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
     const bool brief = slots.state_type != native<T>;
-    T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
+    T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
+    [[maybe_unused]] T before[tile], rate_tile[tile];
+    [[maybe_unused]] Observer<T> observer;
+    T* const rates = wants_rates ? rate_tile : nullptr;
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
         T* const p = tile_of(block.p, start, n, p_tile);
-        const T* g = tile_of(block.g, start, n, g_tile);
+        const T* const given = tile_of(block.g, start, n, g_tile);
+        const T* g = given;
+        if constexpr (observed) std::memcpy(before, p, n * sizeof(T));
         if (clips) {
-            const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
-            for (std::size_t k = 0; k < n; ++k) g_tile[k] = clamp(factor * g[k], bound);
-            g = g_tile;
+            for (std::size_t k = 0; k < n; ++k) clipped[k] = clamp(factor * given[k], bound);
+            g = clipped;
         }
-        void* state[max_state];
+        void* state[max_state] = {};
         const auto kept = [&](std::size_t i) { return Operand{slots.state[i], slots.state_type, nullptr}; };
         if (brief && !block.stochastic) {
             for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
-            dense<Rule, BFloat16>(c, scale, n, p, g, state);
+            dense<Rule, wants_rates, BFloat16>(c, scale, n, p, g, state, rates);
         } else {
             for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
-            dense<Rule, T>(c, scale, n, p, g, state);
+            dense<Rule, wants_rates, T>(c, scale, n, p, g, state, rates);
         }
         for (std::size_t i = 0; brief && block.stochastic && i < states; ++i) {
             const Dice dice(c.key, slots.array, i + 1);
             store<true>(state_tiles[i], kept(i), start, n, &dice);
         }
         finish(block, start, n, p);
+        if constexpr (observed) {
+            observer.add(n, before, p, given, factor, bound, rates);
+            const std::size_t next = start + n;
+            if (next % sum_block == 0 || next == block.size) observer.finish(block.statistics[start / sum_block]);
+        }
+        if (block.zero) clear(block.g, start, n);
         start += n;
     }
 }
@@ -144,13 +159,14 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     const bool plain = block.p.type == native<T> && block.g.type == native<T> && slots.state_type == native<T> &&
                        !block.p.view && !block.g.view && !slots.average && !slots.copy && !block.zero &&
                        block.coefficients->clip == std::numeric_limits<double>::infinity();
-    if (!plain) return drive_tiles<Rule, T>(block, begin, end);
+    if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
+    if (!plain) return drive_tiles<Rule, false, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {
-        void* state[max_state];
+        void* state[max_state] = {};
         for (std::size_t i = 0; i < words(Rule<T>::state_names); ++i)
             state[i] = static_cast<T*>(slots.state[i]) + start;
-        dense<Rule, T>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
-                       static_cast<const T*>(block.g.data) + start, state);
+        dense<Rule, false, T>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
+                              static_cast<const T*>(block.g.data) + start, state, static_cast<T*>(nullptr));
     };
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
     if (head > 0) step(begin, head);

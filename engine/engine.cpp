@@ -178,11 +178,12 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
     if (n > 1 && !chosen && !patience.together(total)) n = 1;
     const RuleInfo& info = table.rules[rule];
     const std::size_t share = (total + n - 1) / n;
+    const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : cut;
 
-    // Thread i takes elements i*share to (i+1)*share of the concatenation of all blocks, cut at multiples of `cut`.
-    const auto inside = [](const Block& block, std::size_t start, std::size_t position) {
+    // Thread i takes elements i*share to (i+1)*share of the concatenation of all blocks, cut at multiples of `whole`.
+    const auto inside = [whole](const Block& block, std::size_t start, std::size_t position) {
         if (position <= start) return std::size_t{0};
-        return std::min(block.size, (position - start + cut - 1) / cut * cut);
+        return std::min(block.size, (position - start + whole - 1) / whole * whole);
     };
     const auto begun = Clock::now();
     auto own = begun;
@@ -211,25 +212,23 @@ void beside(const std::function<void()>& here, const std::function<void()>& ther
 }
 
 double sum_of_squares(const Table& table, const std::vector<Block>& blocks, double unit) {
-    const std::size_t total = total_size(blocks), count = (total + norm_block - 1) / norm_block;
+    const std::size_t total = total_size(blocks), count = (total + sum_block - 1) / sum_block;
     const int n = static_cast<int>(std::min<std::size_t>(threads_for(total), std::max<std::size_t>(count, 1)));
     std::vector<double> sums(count);
     parallel_for(n, [&](int i) {
         const Flushing mode;
-        const std::size_t first = count * i / n * norm_block, last = std::min(count * (i + 1) / n * norm_block, total);
-        double lanes[norm_lanes] = {};
+        const std::size_t first = count * i / n * sum_block, last = std::min(count * (i + 1) / n * sum_block, total);
+        double lanes[sum_lanes] = {};
         std::size_t start = 0;  // of the block, in the concatenation of all
         for (const Block& block : blocks) {
             std::size_t position = std::max(first, start);
             const std::size_t stop = std::min(last, start + block.size);
             while (position < stop) {
-                const std::size_t full = (position / norm_block + 1) * norm_block, until = std::min(full, stop);
-                table.squares(block, position - start, until - start, unit, position % norm_lanes, lanes);
+                const std::size_t full = (position / sum_block + 1) * sum_block, until = std::min(full, stop);
+                table.squares(block, position - start, until - start, unit, position % sum_lanes, lanes);
                 if (until == full || until == total) {
-                    for (std::size_t half = norm_lanes / 2; half > 0; half /= 2)
-                        for (std::size_t k = 0; k < half; ++k) lanes[k] += lanes[k + half];
-                    sums[position / norm_block] = lanes[0];
-                    std::fill(lanes, lanes + norm_lanes, 0.0);
+                    sums[position / sum_block] = fold(lanes);
+                    std::fill(lanes, lanes + sum_lanes, 0.0);
                 }
                 position = until;
             }

@@ -1,6 +1,7 @@
 // What the engine is asked to do, in plain memory: it knows neither Python nor, outside kernel.cpp, any rule.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -59,6 +60,36 @@ struct Slots {
     std::uint64_t array = 0;  // its place among the arrays of the optimizer, for the random numbers
 };
 
+// A sum is made of blocks of so many elements, wherever these lie: in each, so many partial sums.
+inline constexpr std::size_t sum_block = 4096, sum_lanes = 32;
+
+// Adds partial sums pairwise.
+ADAMAS_INLINE double fold(double* lanes) {
+    for (std::size_t half = sum_lanes / 2; half > 0; half /= 2)
+        for (std::size_t k = 0; k < half; ++k) lanes[k] += lanes[k + half];
+    return lanes[0];
+}
+
+// What a step saw of some elements: sums of squares of the gradients as they were given, of the parameters after the
+// step and of their changes; the sum of the effective learning rates and, NaN aside, the extremes; and how many
+// gradients were not finite, or cut by the clip.
+struct Statistics {
+    double grad_squares = 0, param_squares = 0, change_squares = 0;
+    double rates = 0, least_rate = 0, most_rate = 0;
+    std::uint64_t nonfinite = 0, clipped = 0;
+
+    void add(const Statistics& other) {
+        grad_squares += other.grad_squares;
+        param_squares += other.param_squares;
+        change_squares += other.change_squares;
+        rates += other.rates;
+        least_rate = std::min(least_rate, other.least_rate);
+        most_rate = std::max(most_rate, other.most_rate);
+        nonfinite += other.nonfinite;
+        clipped += other.clipped;
+    }
+};
+
 // One parameter array with its gradient, and what is remembered of it.
 struct Block {
     std::size_t size = 0;
@@ -67,6 +98,7 @@ struct Block {
     bool zero = false;        // the gradient, when it has been used
     bool stochastic = false;  // rounding to bfloat16
     const Coefficients* coefficients = nullptr;
+    Statistics* statistics = nullptr;  // one for each `sum_block` elements, if they are wanted
 };
 
 // The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection without visible structure.
@@ -76,11 +108,9 @@ ADAMAS_INLINE std::uint64_t mix64(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// Steps elements begin to end of a block.
+// Steps elements begin to end of a block; with statistics, begin is a multiple of `sum_block`, and end is too or the
+// size.
 using Kernel = void (*)(const Block& block, std::size_t begin, std::size_t end);
-
-// A sum of squares is made of blocks of so many gradients, wherever these lie: in each, so many partial sums.
-inline constexpr std::size_t norm_block = 4096, norm_lanes = 32;
 
 // Adds the squares of unit * g of elements begin to end of a block to the partial sums, the first one to `lane`.
 using Squares = void (*)(const Block& block, std::size_t begin, std::size_t end, double unit, std::size_t lane,
@@ -90,6 +120,7 @@ struct RuleInfo {
     const char* name;
     const char* state_names;   // words
     const char* coefficients;  // words
+    bool has_rate;             // an effective learning rate
     Kernel in_float, in_double;
 };
 
@@ -123,7 +154,8 @@ std::vector<const Table*> supported();
 // Returns the rule's index in every table; throws std::invalid_argument.
 std::size_t find_rule(const std::string& name);
 
-// Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads.
+// Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads. All of the
+// blocks have room for statistics, or none.
 void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks);
 
 // Returns the sum of the squares of unit * g over all blocks, in float64. It depends neither on the number of threads

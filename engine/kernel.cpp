@@ -1,6 +1,5 @@
 // Compiled once per instruction set (ADAMAS_ISA, ADAMAS_ISA_NAME) into a table of kernels.
 #include "drive.hpp"
-#include "norm.hpp"
 
 namespace adamas::ADAMAS_ISA {
 
@@ -10,6 +9,7 @@ const Table& tabulate(List<Rule...>) {
         Rule<float>::name,
         Rule<float>::state_names,
         Rule<float>::coefficients,
+        has_rate<Rule<float>>,
         drive<Rule, float>,
         drive<Rule, double>,
     }...};

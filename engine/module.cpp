@@ -50,9 +50,9 @@ NB_MODULE(_engine, m) {
         .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t, nb::tuple>(), nb::arg("rule"),
              nb::arg("segments"), nb::arg("skeleton").none(), nb::arg("t"), nb::arg("options"))
         .def("step", &Plan::step, nb::arg("params").none(), nb::arg("grads").none(), nb::arg("coefficients"),
-             nb::arg("stages"), nb::arg("t"), nb::arg("judge").none())
+             nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
-             nb::arg("t"), nb::arg("judge").none());
+             nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
     nb::class_<TensorPlan>(m, "TensorPlan")
         .def(
             nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict, nb::object, nb::tuple>(),
@@ -62,7 +62,7 @@ NB_MODULE(_engine, m) {
         .def("read", nb::overload_cast<nb::list, nb::dict, nb::callable>(&TensorPlan::read), nb::arg("groups"),
              nb::arg("all_states"), nb::arg("numbers"))
         .def("norm", &TensorPlan::norm)
-        .def("run", &TensorPlan::run, nb::arg("factor"))
+        .def("run", &TensorPlan::run, nb::arg("factor"), nb::arg("seen") = nb::none())
         .def("drop", &TensorPlan::drop);
 }
 

@@ -24,33 +24,43 @@ inline void read_part(const float* from, Part& to) {
 #endif
 }
 
-// Adds the square of unit * g[i] to partial sum (lane + i) % norm_lanes, in float64.
-template <class T>
-void add_squares(const T* g, std::size_t n, double unit, std::size_t lane, double* sums) {
+// Adds what `term` makes of each x[i], in place and in float64, to partial sum (lane + i) % sum_lanes. It also takes a
+// Part.
+template <class T, class Term>
+void add_terms(const T* x, std::size_t n, std::size_t lane, double* sums, const Term& term) {
     const auto add = [&](std::size_t count) {
         n -= count;
-        for (; count > 0; --count, lane = (lane + 1) % norm_lanes) {
-            const double x = static_cast<double>(*g++) * unit;
-            sums[lane] += x * x;
+        for (; count > 0; --count, lane = (lane + 1) % sum_lanes) {
+            auto number = static_cast<double>(*x++);
+            term(number);
+            sums[lane] += number;
         }
     };
-    const std::size_t head = (norm_lanes - lane) % norm_lanes;
+    const std::size_t head = (sum_lanes - lane) % sum_lanes;
     add(head < n ? head : n);
-    if (n >= norm_lanes) {
-        Part own[norm_lanes / part_size];  // by hand, because compilers find no good way
+    if (n >= sum_lanes) {
+        Part own[sum_lanes / part_size];  // by hand, because compilers find no good way
         std::memcpy(own, sums, sizeof own);
-        for (; n >= norm_lanes; n -= norm_lanes) {
+        for (; n >= sum_lanes; n -= sum_lanes) {
             for (Part& part : own) {
-                Part x;
-                read_part(g, x);
-                x *= unit;
-                part += x * x;
-                g += part_size;
+                Part numbers;
+                read_part(x, numbers);
+                term(numbers);
+                part += numbers;
+                x += part_size;
             }
         }
         std::memcpy(sums, own, sizeof own);
     }
     add(n);
+}
+
+template <class T>
+void add_squares(const T* g, std::size_t n, double unit, std::size_t lane, double* sums) {
+    add_terms(g, n, lane, sums, [unit](auto& x) {
+        x *= unit;
+        x *= x;
+    });
 }
 
 template <class T>
@@ -61,7 +71,7 @@ void squares_of(const Block& block, std::size_t begin, std::size_t end, double u
     for (std::size_t start = begin; start < end; start += tile) {
         const std::size_t n = end - start < tile ? end - start : tile;
         load(block.g, start, n, numbers);
-        add_squares(numbers, n, unit, (lane + start - begin) % norm_lanes, sums);
+        add_squares(numbers, n, unit, (lane + start - begin) % sum_lanes, sums);
     }
 }
 

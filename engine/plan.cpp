@@ -209,7 +209,7 @@ bool Plan::judged(nb::handle judge) {
 }
 
 nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-                      nb::object judge) {
+                      nb::object judge, nb::object seen) {
     begin(coefficients, stages, t);
     if (!read(root_, params.ptr(), grads.ptr(), true) || work_.overlaps()) {
         work_.drop();
@@ -225,12 +225,12 @@ nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficient
         return nb::bool_(false);
     }
     t_ = t;
-    work_.run();
+    work_.run(seen);
     return write(root_, params);
 }
 
 bool Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-               nb::object judge) {
+               nb::object judge, nb::object seen) {
     begin(coefficients, stages, t);
     bool right = params.size() == segments_.size() && grads.size() == segments_.size();
     for (std::size_t i = 0; right && i < segments_.size(); ++i)
@@ -241,7 +241,7 @@ bool Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tupl
         return false;
     }
     t_ = t;
-    work_.run();
+    work_.run(seen);
     return true;
 }
 

@@ -41,14 +41,14 @@ public:
     // Takes step t of a tree; returns it, or None if it is not recognised: then nothing has changed. Per group there is
     // a dict of the rule's coefficients in its order, and the stages. judge(norm, finite), unless None, is called with
     // the norm of all gradients, and whether they are finite; it returns what to multiply them by, or None, and then
-    // nothing changes and False is returned.
+    // nothing changes and False is returned. seen: see Work::run.
     nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-                    nb::object judge);
+                    nb::object judge, nb::object seen);
 
     // Takes step t of one array per segment, gradients None where there are none. The caller has checked them. Returns
     // whether the judge let it be taken.
     bool run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-             nb::object judge);
+             nb::object judge, nb::object seen);
 
 private:
     bool read(const Node& node, PyObject* p, PyObject* g, bool top);

@@ -1,5 +1,6 @@
 // The rules of src/adamas/rules.py as the engine runs them: the same names, order and expressions, so that both return
-// the same bits. A rule's members are its coefficients; `change` takes one element and updates its state in place.
+// the same bits. A rule's members are its coefficients; `change` takes one element and updates its state in place;
+// `rate`, where there is such a thing, gives the effective learning rate for the state after that.
 //
 // Everything here lives in a namespace of its own per instruction set, and calls nothing from the standard library that
 // could be emitted as a shared symbol: a function compiled for AVX-512 must never be linked into the baseline.
@@ -128,6 +129,7 @@ struct AdaGrad {
         s = saturate(s + square(g));
         return learning_rate * ratio(g, sqrt(s) + epsilon);
     }
+    T rate(T s) const { return ratio<T>(learning_rate, sqrt(s) + epsilon); }
 };
 
 template <class T>
@@ -143,6 +145,7 @@ struct RMSProp {
         v = lerp(v, square(g), beta2);
         return learning_rate * ratio(g, sqrt(v) + epsilon);
     }
+    T rate(T v) const { return ratio<T>(learning_rate, sqrt(v) + epsilon); }
 };
 
 template <class T>
@@ -159,6 +162,7 @@ struct RMSPropMomentum {
         b = contain(momentum * b + ratio(g, sqrt(v) + epsilon), g);
         return learning_rate * b;
     }
+    T rate(T v, T) const { return ratio<T>(learning_rate, sqrt(v) + epsilon); }
 };
 
 template <class T>
@@ -175,6 +179,7 @@ struct CenteredRMSProp {
         n = lerp(n, g, beta2);
         return learning_rate * ratio(g, sqrt(variance(v, n)) + epsilon);
     }
+    T rate(T v, T n) const { return ratio<T>(learning_rate, sqrt(variance(v, n)) + epsilon); }
 };
 
 template <class T>
@@ -192,14 +197,15 @@ struct CenteredRMSPropMomentum {
         b = contain(momentum * b + ratio(g, sqrt(variance(v, n)) + epsilon), g);
         return learning_rate * b;
     }
+    T rate(T v, T n, T) const { return ratio<T>(learning_rate, sqrt(variance(v, n)) + epsilon); }
 };
 
 template <class T>
 struct Adam {
     static constexpr const char* name = "Adam";
     static constexpr const char* state_names = "m v";
-    static constexpr const char* coefficients = "step beta1 beta2 root_scale epsilon";
-    Number<T> step;
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 root_scale epsilon";
+    Number<T> learning_rate, step;
     Average<T> beta1, beta2;
     Number<T> root_scale, epsilon;
 
@@ -208,14 +214,15 @@ struct Adam {
         v = lerp(v, square(g), beta2);
         return step * ratio(m, sqrt(v) * root_scale + epsilon);
     }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
 };
 
 template <class T>
 struct AMSGrad {
     static constexpr const char* name = "AMSGrad";
     static constexpr const char* state_names = "m v v_max";
-    static constexpr const char* coefficients = "step beta1 beta2 root_scale epsilon";
-    Number<T> step;
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 root_scale epsilon";
+    Number<T> learning_rate, step;
     Average<T> beta1, beta2;
     Number<T> root_scale, epsilon;
 
@@ -225,6 +232,7 @@ struct AMSGrad {
         v_max = maximum(v_max, v);
         return step * ratio(m, sqrt(v_max) * root_scale + epsilon);
     }
+    T rate(T, T, T v_max) const { return ratio<T>(learning_rate, sqrt(v_max) * root_scale + epsilon); }
 };
 
 // Not an optimizer: moves the bytes of Adam with next to no arithmetic, to measure what memory allows.

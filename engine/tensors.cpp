@@ -353,7 +353,7 @@ bool TensorPlan::read(nb::list groups, nb::dict all_states, nb::callable numbers
     return busy.stay;
 }
 
-nb::list TensorPlan::run(double factor) {
+nb::list TensorPlan::run(double factor, nb::object seen) {
     if (!busy_) throw std::runtime_error("run: there is no step that was read");
     if (stepped_ != listed_) {
         list_ = nb::list();
@@ -362,7 +362,7 @@ nb::list TensorPlan::run(double factor) {
     }
     if (factor != 1.0) work_.scale(factor);
     for (const std::size_t i : stepped_) ++counts_[i];
-    work_.run();
+    work_.run(seen);
     busy_ = false;
     return list_;
 }

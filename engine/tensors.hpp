@@ -54,7 +54,7 @@ public:
     std::pair<double, bool> norm() { return work_.norm(); }
 
     // Takes the step that was read, with the gradients multiplied by a factor; returns the list of the parameters.
-    nb::list run(double factor);
+    nb::list run(double factor, nb::object seen);
 
     // Forgets what was read.
     void drop();

@@ -14,6 +14,11 @@ std::size_t count_words(const char* text) {
     return *text ? static_cast<std::size_t>(std::count(text, text + std::char_traits<char>::length(text), ' ')) + 1 : 0;
 }
 
+// How many statistics there are of a block.
+std::size_t parts(const Block& block) {
+    return (block.size + sum_block - 1) / sum_block;
+}
+
 const Table*& chosen() {
     static const Table* table = supported().front();
     return table;
@@ -196,7 +201,29 @@ void Work::scale(double factor) {
     for (Coefficients& numbers : coefficients_) numbers.scale *= factor;
 }
 
-void Work::run() {
+void Work::observe() {
+    std::size_t count = 0;
+    for (const Block& block : blocks_) count += parts(block);
+    statistics_.assign(count, {});
+    Statistics* next = statistics_.data();
+    for (Block& block : blocks_) {
+        block.statistics = next;
+        next += parts(block);
+    }
+}
+
+void Work::report(nb::list to) const {
+    for (const Block& block : blocks_) {
+        Statistics all = block.statistics[0];
+        for (std::size_t i = 1; i < parts(block); ++i) all.add(block.statistics[i]);
+        to.append(nb::make_tuple(block.slots->array, block.size, all.grad_squares, all.param_squares,
+                                 all.change_squares, all.rates, all.least_rate, all.most_rate, all.nonfinite,
+                                 all.clipped));
+    }
+}
+
+void Work::run(nb::handle seen) {
+    if (!seen.is_none()) observe();
     if (small()) {
         adamas::run(active_table(), rule_, blocks_);
     } else {
@@ -207,6 +234,7 @@ void Work::run() {
         }
         running_ = false;
     }
+    if (!seen.is_none()) report(nb::borrow<nb::list>(seen));
     held_.clear();
 }
 

@@ -74,12 +74,15 @@ public:
     // Multiplies the scale of all gradients.
     void scale(double factor);
 
-    // Steps all blocks; other Python threads run meanwhile if there is enough to do.
-    void run();
+    // Steps all blocks; other Python threads run meanwhile if there is enough to do. seen: None, or a list that gets
+    // what was seen of each (see _engine.pyi).
+    void run(nb::handle seen);
 
     void drop() { held_.clear(); }
 
 private:
+    void observe();  // makes room for the statistics of all blocks
+    void report(nb::list to) const;
     const View* view(const Layout& layout, const Array& array);  // how to walk an array that is not dense
     bool small() const;
 
@@ -96,6 +99,7 @@ private:
     std::vector<Extent> known_, sorted_;                // written_ of the last step without overlaps, and sorted
     std::vector<std::size_t> places_;                   // of grads_ in the last step: the first of sorted_ beyond each
     std::vector<nb::object> held_;                      // arrays in use, so that nobody frees them
+    std::vector<Statistics> statistics_;                // of all blocks in order
 };
 
 }  // namespace adamas

@@ -55,8 +55,13 @@ def remembered(optimizer: Any, params: list[Any]) -> list[tuple[Any, ...]]:
     return [Memory(optimizer.rule)._first_state(p, optimizer) for p in params]
 
 
-def run(plan_class: Any, optimizer: Any, params: list[Any], steps: list[list[Any]]) -> list[Any]:
-    """Return all that a plan of one of the two kinds leaves after some steps: parameters, what it keeps, gradients."""
+def run(
+    plan_class: Any, optimizer: Any, params: list[Any], steps: list[list[Any]], observed: bool = False
+) -> list[Any]:
+    """Return all that a plan of one of the two kinds leaves after some steps: parameters, what it keeps, gradients.
+
+    If they are observed, the statistics too.
+    """
     params = [p.copy(order="K") for p in params]
     steps = [[g if g is None else g.copy(order="K") for g in grads] for grads in steps]
     slots = remembered(optimizer, params)
@@ -72,17 +77,20 @@ def run(plan_class: Any, optimizer: Any, params: list[Any], steps: list[list[Any
             norms.append((norm, finite))
             return optimizer.factor(norm, finite, t)
 
-        left.append(plan.run(params, grads, coefficients, stages, t, judge if optimizer.needs_norm else None))
-        left += norms
+        seen: list[tuple[Any, ...]] | None = [] if observed else None
+        left.append(plan.run(params, grads, coefficients, stages, t, judge if optimizer.needs_norm else None, seen))
+        left += [*norms, *map(tuple, seen or ())]
     return [*left, *params, *itertools.chain.from_iterable(slots), *itertools.chain.from_iterable(steps)]
 
 
-def assert_same_bits(optimizer: Any, params: list[Any], steps: list[list[Any]], levels: Any, threads: Any) -> None:
-    expected = run(_fallback.Plan, optimizer, params, steps)
+def assert_same_bits(
+    optimizer: Any, params: list[Any], steps: list[list[Any]], levels: Any, threads: Any, observed: bool = False
+) -> None:
+    expected = run(_fallback.Plan, optimizer, params, steps, observed)
     for level, count in itertools.product(levels, threads):
         engine.use_isa(level)
         adamas.set_num_threads(count)
-        for actual, wanted in zip(run(engine.Plan, optimizer, params, steps), expected, strict=True):
+        for actual, wanted in zip(run(engine.Plan, optimizer, params, steps, observed), expected, strict=True):
             if not isinstance(wanted, np.ndarray):
                 assert repr(actual) == repr(wanted), (level, count)
             else:
@@ -119,9 +127,14 @@ def steps_of(draw: Any) -> Any:
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(case=steps_of(), level=st.sampled_from(ISA_LEVELS or [None]), threads=st.sampled_from([1, 2, 8]))
-def test_bits_of_stages_formats_and_layouts(case, level, threads):
-    assert_same_bits(*case, [level], [threads])
+@given(
+    case=steps_of(),
+    level=st.sampled_from(ISA_LEVELS or [None]),
+    threads=st.sampled_from([1, 2, 8]),
+    observed=st.booleans(),
+)
+def test_bits_of_stages_formats_and_layouts(case, level, threads, observed):
+    assert_same_bits(*case, [level], [threads], observed)
 
 
 MIXES = [
@@ -166,6 +179,45 @@ def test_wild_gradients_in_bfloat16_state():
             p = rng.standard_normal(1000).astype(np.float32)
             steps = [[g] for g in wild_gradients(rng, 20, 1000, np.float32)]
             assert_same_bits(optimizer, [p], steps, ISA_LEVELS, [1])
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", sorted(RULES))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_of_statistics_over_many_blocks(case, dtype):
+    rng = np.random.default_rng(4)
+    optimizer = make(case, clip_value=1e3, weight_decay=0.01)
+    params = [rng.standard_normal(n).astype(dtype) for n in (50_001, 3, 8192)]
+    steps = [[g[:50_001], g[50_001:50_004], g[50_004:]] for g in wild_gradients(rng, 3, 58_196, dtype)]
+    steps[1][0][[5, 40_000]] = np.nan, np.inf
+    assert_same_bits(optimizer, params, steps, ISA_LEVELS, [1, 2, 3], observed=True)
+
+
+def test_statistics_are_what_they_say():
+    rng = np.random.default_rng(5)
+    p, g = rng.standard_normal((2, 10_000)).astype(np.float32)
+    g[:3] = np.nan, np.inf, -100.0
+    optimizer = adamas.Adam(0.1, clip_value=50.0)
+    before, seen = p.astype(float), []
+    v = np.zeros_like(p)
+    plan = engine.Plan("Adam", [(0, p, (np.zeros_like(p), v), False)], None, 0, optimizer.plan_options)
+    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, seen)
+    ((place, size, g2, p2, change2, rates, least, most, nonfinite, clipped),) = seen
+    assert (place, size, nonfinite, clipped) == (0, 10_000, 2, 2)  # infinity is cut too
+    assert np.isnan([g2, p2, change2, rates]).all()  # as their numbers are
+    assert most > least > 0
+    g[:3], seen[:] = 1.0, []
+    p, v = rng.standard_normal(10_000).astype(np.float32), np.zeros_like(p)
+    before = p.astype(float)
+    plan = engine.Plan("Adam", [(0, p, (np.zeros_like(p), v), False)], None, 0, optimizer.plan_options)
+    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, seen)
+    ((_, _, g2, p2, change2, rates, least, most, *_),) = seen
+    rate = 0.1 / (np.abs(g.astype(float)) + 1e-8)
+    wanted = [np.sum(g.astype(float) ** 2), np.sum(p.astype(float) ** 2), np.sum((p - before) ** 2), rate.sum()]
+    np.testing.assert_allclose([g2, p2, change2, rates], wanted, rtol=1e-5)
+    np.testing.assert_allclose([least, most], [rate.min(), rate.max()], rtol=1e-5)
 
 
 # --- the norm ---------------------------------------------------------------------------------------------------------

@@ -66,8 +66,11 @@ class TensorPlan:
     def norm(self) -> tuple[float, bool]:
         """Return the norm of the gradients that were read, together, and whether all their numbers are finite."""
 
-    def run(self, factor: float) -> list[Any]:
-        """Take the step that was read, with all gradients multiplied by a factor; return the list of parameters."""
+    def run(self, factor: float, seen: list[tuple[Any, ...]] | None = None) -> list[Any]:
+        """Take the step that was read, with all gradients multiplied by a factor; return the list of parameters.
+
+        seen: as of Plan; the places are those of the entries.
+        """
 
     def drop(self) -> None:
         """Forget what was read."""
@@ -86,6 +89,8 @@ class Plan:
     coefficients, stages: for each group, a dict of the rule's coefficients in its order, and the stages.
     judge: None, or a function that is called, before anything is changed, with the norm of all gradients together and
         whether they are finite; it returns what to multiply them by, or None not to take the step.
+    seen: None, or a list to which the `Statistics` of each segment that is not empty and has a gradient are added, as
+        tuples; their places are those of the segments.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Plan:
         stages: tuple[Stages, ...],
         t: int,
         judge: Callable[[float, bool], float | None] | None,
+        seen: list[tuple[Any, ...]] | None = None,
     ) -> Any:
         """Step a tree and return it; None if it is not the one that was learned, False if the judge said None.
 
@@ -118,6 +124,7 @@ class Plan:
         stages: tuple[Stages, ...],
         t: int,
         judge: Callable[[float, bool], float | None] | None,
+        seen: list[tuple[Any, ...]] | None = None,
     ) -> bool:
         """Step one array per segment, which the caller has checked; a gradient may be None.
 

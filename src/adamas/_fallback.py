@@ -8,11 +8,13 @@ import numpy as np
 from adamas._formats import arithmetic, as_real, random_numbers, store, within
 from adamas._native import flush_denormals
 from adamas._norm import norm
+from adamas._statistics import observe
 from adamas.rules import RULES, Stages, average, named, step
 
 AllStages = tuple[Stages, ...]
 Coefficients = tuple[dict[str, float], ...]
 Judge = Callable[[float, bool], float | None]
+Seen = list[tuple[Any, ...]] | None
 
 
 class PlanOptions(NamedTuple):
@@ -47,6 +49,7 @@ class Plan:
         stages: AllStages,
         t: int,
         judge: Judge | None,
+        seen: Seen = None,
     ) -> None:
         """Decline."""
 
@@ -58,6 +61,7 @@ class Plan:
         stages: AllStages,
         t: int,
         judge: Judge | None,
+        seen: Seen = None,
     ) -> bool:
         """Take a step of one array per segment; a gradient may be None. Return whether the judge let it be taken."""
         factor: float | None = 1.0
@@ -72,23 +76,26 @@ class Plan:
                 if g is not None:
                     group = self.segments[i][0]
                     scaled = stages[group]._replace(scale=stages[group].scale * factor)
-                    self._step_array(i, p, g, named(coefficients[group], scaled), t)
+                    self._step_array(i, p, g, named(coefficients[group], scaled), t, seen)
         return True
 
-    def _step_array(self, i: int, p: Any, g: Any, c: Any, t: int) -> None:
+    def _step_array(self, i: int, p: Any, g: Any, c: Any, t: int, seen: Seen) -> None:
         _, like, slots, _ = self.segments[i]
         *slots_, p_, g_ = (_flat(array, like, slots) for array in (*slots, p, g))
         count = len(self.rule.state_names)
         work = arithmetic(p_.dtype)
-        new_p, *new = step(self.rule, np, c, *(array.astype(work, copy=False) for array in (p_, g_, *slots_[:count])))
+        before, gradient, *old = (array.astype(work, copy=False) for array in (p_, g_, *slots_[:count]))
+        new_p, *exact = step(self.rule, np, c, before, gradient, *old)
 
         def stored(x: Any, dtype: Any, role: int) -> Any:
             random = None if self.options.seed is None else random_numbers(self.options.seed, t, i, role, x.size)
             return store(x, dtype, random)
 
         new = [stored(within(x, array.dtype), array.dtype, k)
-               for k, (x, array) in enumerate(zip(new, slots_[:count], strict=True), start=1)]  # fmt: skip
+               for k, (x, array) in enumerate(zip(exact, slots_[:count], strict=True), start=1)]  # fmt: skip
         new_p = stored(new_p, p_.dtype, 0)
+        if seen is not None and p.size:
+            seen.append(observe(self.rule, np, c, i, (before, new_p.astype(work)), gradient, exact))
         if self.options.average:
             new.append(average(c, slots_[count], new_p.astype(work)))
         if self.options.copy:

@@ -1,6 +1,7 @@
-"""The global norm of gradients, whose bits do not depend on how they are cut into arrays; the engine returns the same.
+"""Sums over many numbers, and the global norm of gradients, with bits that the engine returns too.
 
-Their squares are summed in float64 in blocks of 4,096, wherever an array ends: 32 sums each, added pairwise.
+They are summed in float64 in blocks of 4,096: 32 sums each, added pairwise. The blocks of the norm go on wherever an
+array ends, so that its bits do not depend on how the gradients are cut into arrays.
 """
 
 import math
@@ -10,21 +11,26 @@ from typing import Any
 BLOCK, LANES = 4096, 32
 
 
-def sum_of_squares(xp: Any, gradients: Sequence[Any], unit: float) -> float:
-    """Return the sum of the squares of unit * g over flat float64 arrays of the namespace xp."""
-    x = xp.concatenate(list(gradients)) * unit
+def total(xp: Any, x: Any) -> float:
+    """Return the sum of a flat float64 array, of at least one number, of the namespace xp."""
     zeros = xp.zeros_like(x[:1]).repeat(-len(x) % BLOCK)
-    x = xp.concatenate([x * x, zeros]).reshape(-1, BLOCK // LANES, LANES)
+    x = xp.concatenate([x, zeros]).reshape(-1, BLOCK // LANES, LANES)
     sums = xp.zeros_like(x[:, 0])
     for k in range(BLOCK // LANES):
         sums = sums + x[:, k]
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]
-    total = 0.0
+    added = 0.0
     for part in sums[:, 0].tolist():
-        total += part
-    return total
+        added += part
+    return added
+
+
+def sum_of_squares(xp: Any, gradients: Sequence[Any], unit: float) -> float:
+    """Return the sum of the squares of unit * g over flat float64 arrays of the namespace xp."""
+    x = xp.concatenate(list(gradients)) * unit
+    return total(xp, x * x)
 
 
 def norm(xp: Any, gradients: Sequence[Any]) -> tuple[float, bool]:
@@ -32,8 +38,8 @@ def norm(xp: Any, gradients: Sequence[Any]) -> tuple[float, bool]:
     gradients = [g for g in gradients if len(g)]
     if not gradients:
         return 0.0, True
-    unit, total = 1.0, sum_of_squares(xp, gradients, 1.0)
-    if not math.isfinite(total):
+    unit, squares = 1.0, sum_of_squares(xp, gradients, 1.0)
+    if not math.isfinite(squares):
         unit = 2.0**-540  # now only infinite or NaN if a gradient is
-        total = sum_of_squares(xp, gradients, unit)
-    return math.sqrt(total) / unit, math.isfinite(total)
+        squares = sum_of_squares(xp, gradients, unit)
+    return math.sqrt(squares) / unit, math.isfinite(squares)

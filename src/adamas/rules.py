@@ -256,7 +256,7 @@ class Rule(Optimizer):
     rate: ClassVar[Callable[..., Any] | None] = None
     """Returns the effective learning rate of each coordinate, ``rate(xp, c, *state)``, if the rule has such a thing.
 
-    `c` is as in `change`, with `learning_rate`; the state is that after the step.
+    `c` is as in `change`; the state is that after the step.
     """
 
     def __repr__(self) -> str:
@@ -297,12 +297,8 @@ class Rule(Optimizer):
         return cls.coefficients(h, t), stages  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
-        """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them, and the learning rate."""
-        numbers, stages = self.numbers_at({name: getattr(self, name) for name in self.ranges}, t)
-        rate: Any = self.learning_rate  # type: ignore[attr-defined]  # every rule has one
-        c = named(numbers, stages)
-        c.learning_rate = rate(t - 1) if callable(rate) else rate
-        return c
+        """Return all coefficients of step t = 1, 2, ... by name, as `step` takes them."""
+        return named(*self.numbers_at({name: getattr(self, name) for name in self.ranges}, t))
 
 
 RULES: dict[str, type[Rule]] = {}
@@ -552,6 +548,7 @@ class Adam(Rule):
 
     def coefficients(self, t):
         return {
+            "learning_rate": self.learning_rate,
             "step": self.learning_rate / (1 - self.beta1**t),
             "beta1": self.beta1,
             "beta2": self.beta2,
