@@ -217,6 +217,13 @@ def tensors(shapes: list[tuple[int, ...]], **options: Any) -> tuple[Work, Work]:
     return lambda run: own.step(), lambda run: theirs.step()
 
 
+def recorded(n: int) -> tuple[Work, Work]:
+    """Return steps that a history records, and the same steps without."""
+    (p,), (g,), history = arrays([(n,)], 0), arrays([(n,)], 1), adamas.History(most=100)
+    own, plain = adamas.AdamW(), adamas.AdamW()
+    return lambda run: own.update(p, g, history=history), lambda run: plain.update(p, g)
+
+
 BIG, BFLOAT16 = 100_000_000, ml_dtypes.bfloat16
 TAIL = "100M: clip, step, average, zero"
 
@@ -244,6 +251,7 @@ ROWS = [
     Row("1M, dead for 5,000 steps", "torch fused, flushing", lambda: (with_gradient(0.0, 5000), torch_dead(True)), 1),
     Row("1M, gradients of 1e-20", "ordinary gradients",
         lambda: (with_gradient(1e-20, 0), with_gradient(0.0, 0)), 1 / 1.1, 60),
+    Row("30M, each step recorded", "not recorded", lambda: recorded(30_000_000), 1 / 1.1),
     Row("400k, after a NumPy product", "1 thread", lambda: (after_product(None), after_product(1)), 0.8),
     Row("adamas.torch: 100M, one tensor", "torch fused", lambda: tensors([(BIG,)], fused=True), 1, 15),
     Row("adamas.torch: GPT-2 small", "torch fused", lambda: tensors(GPT2_SMALL, fused=True), 1, 15),

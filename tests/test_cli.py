@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import adamas
-from adamas import _choices, _commands, _digits, _experiment, _flags, _predict, _reviews, cli
+from adamas import History, _choices, _commands, _digits, _experiment, _flags, _predict, _reviews, cli
 from adamas.rules import RULES
 from adamas.training import Epoch, console, digits
 from adamas.training.tasks import TASKS
@@ -49,6 +49,44 @@ def test_version_and_help(adamas_):
         assert done.stdout.startswith("Usage: ")
     for name in {name for rule in RULES.values() for name in rule.ranges}:
         assert f"--{name.replace('_', '-')} " in done.stdout
+
+
+def test_recorded_steps_are_shown_and_drawn(adamas_, tmp_path):
+    assert adamas_(*SMALL, "--epochs", "2", "--out", "here").returncode == 0
+    done = adamas_("history", "show", "here")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["step", "loss", "learning", "rate", "gradients", "rates", "change/norm"]
+    assert lines[1].split()[0] == "1"
+    assert [line.split()[0] for line in lines if "weight" in line or "bias" in line] == History.load(
+        tmp_path / "here" / "steps.jsonl"
+    ).paths
+    assert max(map(len, lines)) <= 80
+    assert adamas_(*["minimize", "rosenbrock", "--history", "there.jsonl"]).returncode == 0
+    assert adamas_("history", "show", "there.jsonl").stdout.splitlines()[-1].split()[0] == "1000"
+    done = adamas_(*["plot", "here", "there.jsonl", "--out", "both.png"])
+    assert (done.returncode, done.stdout) == (0, "the picture is in both.png\n")
+    assert (tmp_path / "both.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("history show nowhere", "RUN 'nowhere' has no recorded steps: name the folder of a run"),
+        ("plot nowhere", "RUN 'nowhere' has no recorded steps: name the folder of a run"),
+        ("history show --out x", "No such option: --out"),
+        ("plot", "Missing argument 'RUN...'."),
+    ],
+)
+def test_wrong_words_about_what_was_recorded(adamas_, tmp_path, line, message):
+    assert error_of(adamas_(*line.split()), tmp_path).startswith(message)
+
+
+def test_a_file_that_is_no_history(adamas_, tmp_path):
+    (tmp_path / "x.jsonl").write_text("hello\n")
+    done = adamas_("plot", "x.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: RUN x.jsonl is not a saved history: line 1 is not an object in JSON\n"
 
 
 def test_a_small_run(adamas_, tmp_path):

@@ -7,6 +7,7 @@ import typer
 import adamas
 from adamas._digits import train_digits
 from adamas._flags import UsageError
+from adamas._history_commands import plot_command, show_command
 from adamas._predict import predict_command
 from adamas._problem_commands import compare_command, minimize_command, problems_command
 from adamas._reviews import train_reviews
@@ -22,6 +23,10 @@ app.command("predict")(predict_command)
 app.command("problems")(problems_command)
 app.command("minimize")(minimize_command)
 app.command("compare")(compare_command)
+history_app = typer.Typer()
+app.add_typer(history_app, name="history")
+history_app.command("show")(show_command)
+app.command("plot")(plot_command)
 
 
 def run() -> int:
@@ -43,6 +48,13 @@ def adamas_command(
     ] = False,
 ) -> None:
     """Adam for every array in Python."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@history_app.callback(invoke_without_command=True)
+def history_command(context: typer.Context) -> None:
+    """Look at what was recorded of a run."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -21,6 +21,9 @@ __all__ = ["Experiment", "Settings", "conduct"]
 GROUPS = [("*.bias", {"weight_decay": 0.0})]
 """Biases do not decay."""
 
+RECORDED = 300
+"""Steps of a run that are recorded, about: the others cost nothing."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -204,6 +207,7 @@ class Training:
         print(f"{self.choice.name}({values}), {settings.schedule}", flush=True)
         for name, text in experiment.files.items():
             (folder.path / name).write_text(text, encoding="utf-8")
+        folder.steps.every = max(1, self.steps // RECORDED)
         try:
             with monitor(settings.epochs, self.steps) as view:
                 for epoch in train(
@@ -218,6 +222,7 @@ class Training:
                     patience=settings.patience,
                     augment=self._augment,
                     after_step=view.step,
+                    history=folder.steps,
                 ):
                     folder.record(epoch, self.params)
                     view.epoch(epoch)

@@ -1,38 +1,69 @@
-"""A recorder of what an optimizer did: losses, parameters, gradients, state, effective learning rates."""
+"""A recorder of what an optimizer did: losses, parameters, gradients, state, effective learning rates, norms."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adamas import _tree
+from adamas._formats import as_real
+from adamas._statistics import Statistics
+from adamas.rules import Rule
 
 Array = Any
 
-LARGE = 1000
-"""Coordinates from which only a subset is recorded, if none is chosen."""
+CHOSEN = 100
+"""Coordinates that are recorded of larger parameters, if none are chosen."""
+
+STATISTICS = ("grad_norm", "param_norm", "change_norm", "rate_min", "rate_mean", "rate_max", "nonfinite", "clipped")
+"""What is recorded of every array, and of all of them together, when a step is given its history."""
+
+
+class Stepped(NamedTuple):
+    """A parameter after its step: array, tensor of real numbers, or number; its state; the step's coefficients."""
+
+    value: Any
+    rule: type[Rule]
+    state: Sequence[Any]
+    c: SimpleNamespace
 
 
 class History:
     """What happened at each step, or at every few of them; as arrays by name, one row for each recorded step.
 
-    ``adamas.minimize(..., history=history)`` fills it; elsewhere call `record` after each update.
+    ``params = opt.update(params, grads, history=history, loss=loss)`` records a step, of `adamas.torch`
+    ``opt.step(history=history, loss=loss)``; `adamas.minimize` takes ``history=`` too. Elsewhere call `record` after
+    each update.
 
     every: records each so many steps. most: the rows that are kept: when there are more, every other one is dropped,
-    and from then on only half as many steps are recorded. coordinates: which ones, as indices into all parameters laid
-    end to end; all, if there are at most 1,000, else 1,000 spread evenly.
+    and from then on only half as many steps are recorded. coordinates: which are recorded one by one, as indices into
+    all parameters laid end to end, or how many, spread evenly; 100 of them, or all if there are fewer, if not given.
+    arrays: whether the norms, rates and counts are kept of each array, too: 64 bytes for each in a row.
 
-    Names of arrays: step, loss, x, g, the rule's state (such as m and v), rate (the effective learning rate, with bias
-    correction, where the rule has one), change (from the row before), grad_norm, param_norm.
+    Names of what is recorded of coordinates: x, g (NaN where there is no gradient), the rule's state (such as m and v),
+    change, and rate, the effective learning rate with bias correction, where the rule has one. Of the whole: step,
+    loss, learning_rate, grad_norm (unscaled), param_norm; and, if the step was given its history, change_norm,
+    rate_min, rate_mean, rate_max, nonfinite and clipped (how many gradients were not finite, or cut by clip_value),
+    clip_factor (what clip_norm multiplied the gradients by), skips (steps that were not taken, so far). Those from
+    grad_norm to clipped count the parameters that have gradients, and there are those of one array:
+    ``history["grad_norm", path]``. They come from the pass over memory that the step is.
+
+    Recorded by hand, `change` is that from the row before.
     """
 
-    def __init__(self, *, every: int = 1, most: int = 10_000, coordinates: Any = None) -> None:
+    def __init__(self, *, every: int = 1, most: int = 10_000, coordinates: Any = CHOSEN, arrays: bool = True) -> None:
         for name, number in (("every", every), ("most", most)):
             if isinstance(number, bool) or not isinstance(number, int) or number < 1 + (name == "most"):
                 raise ValueError(f"{name} must be an integer of at least {1 + (name == 'most')}, got {number!r}")
-        self.every, self.most = every, most
-        self.coordinates = None if coordinates is None else np.asarray(coordinates)
+        chosen = np.asarray(coordinates)
+        if chosen.dtype.kind not in "iu" or chosen.ndim > 1 or (chosen < 0).any():
+            raise ValueError(f"coordinates must be a number of them, or indices from 0 up, got {coordinates!r}")
+        self.every, self.most, self.coordinates, self.arrays = every, most, coordinates, arrays
+        self.paths: list[str] = []
         self.rows: list[dict[str, Any]] = []
 
     def record(self, step: int, loss: Any, params: Any, grads: Any, optimizer: Any) -> None:
@@ -41,63 +72,82 @@ class History:
         step: counted from 1. params: after it. loss, None if it is not known, and grads: before it.
         optimizer: of the package, or None.
         """
-        if step % self.every:
+        values = [value for _, value in _tree.leaves(params)]
+        gradients = list(_tree.matched(params, grads))
+        watch = self.watch(step, values, gradients)
+        if watch is None:
             return
-        x, g = _flat(params), _flat(grads)
-        if self.coordinates is None:
-            self.coordinates = np.arange(len(x)) if len(x) <= LARGE else np.linspace(0, len(x) - 1, LARGE).astype(int)
-        chosen = self.coordinates
-        with np.errstate(over="ignore"):
-            norms = {"grad_norm": float(np.linalg.norm(g)), "param_norm": float(np.linalg.norm(x))}
-        value = np.nan if loss is None else np.asarray(loss, float)
-        row: dict[str, Any] = {"step": step, "loss": value, "x": x[chosen], "g": g[chosen], **norms}
-        if optimizer is not None:
-            row |= self._of_state(optimizer, chosen)
-        before = self.rows[-1]["x"] if self.rows else row["x"]
-        row["change"] = row["x"] - before
+        watch.before = self.rows[-1]["x"] if self.rows else np.full_like(watch.before, np.nan)
+        numbers = {"grad_norm": _norm(gradients), "param_norm": _norm(values)}
+        if optimizer is None:
+            leaves = [Stepped(value, Rule, (), SimpleNamespace()) for value in values]
+        else:
+            leaves, numbers["learning_rate"] = optimizer.stepped(params), optimizer.last_learning_rate
+        watch.finish(loss, leaves, numbers)
+
+    def watch(self, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> "Watch | None":
+        """Return what watches a step that is about to be taken, None if it is not to be recorded."""
+        return None if step % self.every else Watch(self, step, values, gradients)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row, and thin them if there are too many."""
         self.rows.append(row)
         if len(self.rows) > self.most:
             self.rows = self.rows[1::2]
             self.every *= 2
 
-    def _of_state(self, optimizer: Any, chosen: Array) -> dict[str, Array]:
-        names, states = optimizer.rule.state_names, list(optimizer.state.values())
-        flat = {name: np.concatenate([np.ravel(state[name]) for state in states])[chosen] for name in names}
-        if optimizer.rule.rate is not None:
-            with np.errstate(all="ignore"):
-                flat["rate"] = optimizer.rule.rate(np, optimizer.at(optimizer.t), *flat.values())
-        return flat
-
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, name: str) -> Array:
-        """Return an array by name: a row for each recorded step."""
-        if self.rows and name not in self.rows[0]:
-            raise KeyError(f"{name!r} was not recorded: there are {', '.join(self.rows[0])}")
-        return np.array([row[name] for row in self.rows])
+    def __getitem__(self, name: str | tuple[str, str]) -> Array:
+        """Return an array by name, or by name and path of a parameter: a row for each recorded step."""
+        name, path = name if isinstance(name, tuple) else (name, None)
+        if path is None:
+            self._check_known(name, "was not recorded", list(self.rows[0]) if self.rows else [name])
+            return np.array([row[name] for row in self.rows])
+        self._check_known(path, "is not the path of an array whose statistics were recorded", self.paths)
+        self._check_known(name, "is not recorded of arrays", STATISTICS)
+        place, column = self.paths.index(path), STATISTICS.index(name)
+        return np.array([row["arrays"][place][column] for row in self.rows])
+
+    @staticmethod
+    def _check_known(name: str, trouble: str, known: Sequence[str]) -> None:
+        if name not in known:
+            raise KeyError(f"{name!r} {trouble}: there are {', '.join(known)}")
 
     @property
     def update_ratio(self) -> Array:
-        """The norm of the change over that of the parameters, of the recorded coordinates: healthy near 1e-3."""
-        change, x = self["change"], self["x"]
-        norms = np.linalg.norm(x.reshape(len(x), -1), axis=1)
-        return np.linalg.norm(change.reshape(len(x), -1), axis=1) / np.where(norms == 0, 1, norms)
+        """The norm of the change over that of the parameters: healthy near 1e-3; recorded by hand, of the coordinates.
+
+        NaN where the change is not known.
+        """
+        if self.rows and "change_norm" in self.rows[0]:
+            change, norms = self["change_norm"], self["param_norm"]
+        else:
+            change, norms = (np.linalg.norm(self[name].reshape(len(self), -1), axis=1) for name in ("change", "x"))
+        return change / np.where(norms == 0, 1, norms)
 
     def save(self, path: str | Path) -> None:
         """Write JSON lines, one for each row."""
         lines = (json.dumps({name: np.asarray(value).tolist() for name, value in row.items()}) for row in self.rows)
-        Path(path).write_text("".join(f"{line}\n" for line in lines))
+        head = [json.dumps({"paths": self.paths})] if self.paths else []
+        Path(path).write_text("".join(f"{line}\n" for line in (*head, *lines)))
 
     @classmethod
     def load(cls, path: str | Path) -> "History":
-        """Return what `save` wrote."""
+        """Return what `save` wrote; raises ValueError if the file holds something else."""
         history = cls()
-        for line in Path(path).read_text().splitlines():
-            row = json.loads(line)
-            history.rows.append(
-                {name: np.array(value) if isinstance(value, list) else value for name, value in row.items()}
-            )
+        for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+            try:
+                row = dict(json.loads(line))
+            except (ValueError, TypeError):
+                raise ValueError(f"{path} is not a saved history: line {number} is not an object in JSON") from None
+            if "paths" in row:
+                history.paths = row["paths"]
+            elif "step" in row:
+                history.rows.append({k: np.array(v) if isinstance(v, list) else v for k, v in row.items()})
+            else:
+                raise ValueError(f"{path} is not a saved history: line {number} has no 'step'")
         return history
 
     def to_pandas(self) -> Any:
@@ -106,11 +156,109 @@ class History:
 
         columns: dict[str, Array] = {}
         for name in self.rows[0] if self.rows else ():
+            if name == "arrays":
+                columns |= {f"{s} of {path}": self[s, path] for path in self.paths for s in STATISTICS}
+                continue
             array = self[name].reshape(len(self), -1)
-            columns |= {name if array.shape[1] == 1 else f"{name}[{i}]": array[:, i] for i in range(array.shape[1])}
+            alone = self[name].ndim == 1
+            columns |= {name if alone else f"{name}[{i}]": array[:, i] for i in range(array.shape[1])}
         return pd.DataFrame(columns)
 
 
-def _flat(tree: Any) -> Array:
-    """Return all numbers of a tree laid end to end; of a single array as they are nested, rows being many starts."""
-    return np.concatenate([np.ravel(np.asarray(leaf, float)) for _, leaf in _tree.leaves(tree) if leaf is not None])
+class Watch:
+    """A step that is being recorded: made before it, finished after it.
+
+    seen: an empty list, to which the step adds the `Statistics` of each array.
+    """
+
+    def __init__(self, history: History, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> None:
+        self.history, self.step = history, step
+        self.seen: list[Any] = []
+        ends = np.cumsum([_size(value) for value in values])
+        count = int(ends[-1]) if len(ends) else 0
+        chosen = np.asarray(history.coordinates)
+        if chosen.ndim == 0:
+            chosen = np.unique(np.linspace(0, count - 1, min(int(chosen), count)).astype(int))
+        elif len(chosen) and chosen.max() >= count:
+            raise ValueError(f"coordinates has {chosen.max()}, but there are {count}, counted from 0")
+        owners = np.searchsorted(ends, chosen, side="right")
+        self.places = [  # of each parameter with chosen coordinates: its place, theirs in it, theirs in the row
+            (int(i), chosen[owners == i] - (int(ends[i - 1]) if i else 0), np.flatnonzero(owners == i))
+            for i in np.unique(owners)
+        ]
+        self.size = len(chosen)
+        self.before, self.g = self._picked(values), self._picked(gradients)
+
+    def _picked(self, values: Sequence[Any]) -> Array:
+        """Return the chosen coordinates of parameters, or of what has their shapes; NaN for None."""
+        row = np.full(self.size, np.nan)
+        for i, inside, places in self.places:
+            if values[i] is not None:
+                row[places] = _pick(values[i], inside)
+        return row
+
+    def finish(self, loss: Any, leaves: Sequence[Stepped], numbers: dict[str, Any]) -> None:
+        """Add the row of the step that was taken; numbers: what to record beside the coordinates."""
+        x = self._picked([leaf.value for leaf in leaves])
+        loss = loss.detach() if hasattr(loss, "detach") else loss
+        row: dict[str, Any] = {"step": self.step, "loss": np.nan if loss is None else np.asarray(loss, float)}
+        row |= {"x": x, "g": self.g, **self._of_state(leaves), "change": x - self.before, **numbers}
+        self.history.add(row)
+
+    def summarized(self, paths: Sequence[str | None], scale: float) -> dict[str, Any]:
+        """Return what was seen, of all arrays together and of each with a path, by place; scale: of the gradients."""
+        whole = dict(zip(STATISTICS, _summary(self.seen, scale), strict=True))
+        if not self.history.arrays or not any(path is not None for path in paths):
+            return whole
+        if not self.history.paths:
+            self.history.paths = [path for path in paths if path is not None]
+        table = dict.fromkeys(self.history.paths, _summary((), scale))
+        table |= {path: _summary([seen], scale) for seen in self.seen if (path := paths[seen[0]]) is not None}
+        return {**whole, "arrays": np.array([table[path] for path in self.history.paths])}
+
+    def _of_state(self, leaves: Sequence[Stepped]) -> dict[str, Array]:
+        """Return the chosen coordinates of the state, and their effective learning rates."""
+        rules = {leaf.rule: None for leaf in leaves}
+        names = list(dict.fromkeys(name for rule in rules for name in rule.state_names))
+        if any(rule.rate is not None for rule in rules):
+            names.append("rate")
+        row = {name: np.full(self.size, np.nan) for name in names}
+        for i, inside, places in self.places:
+            leaf = leaves[i]
+            state = [_pick(array, inside) for array in leaf.state[: len(leaf.rule.state_names)]]
+            for name, numbers in zip(leaf.rule.state_names, state, strict=False):
+                row[name][places] = numbers
+            if leaf.rule.rate is not None and state:
+                with np.errstate(all="ignore"):
+                    row["rate"][places] = leaf.rule.rate(np, leaf.c, *state)
+        return row
+
+
+def _summary(parts: Sequence[Any], scale: float) -> tuple[float, ...]:
+    """Return what STATISTICS names, of some arrays together; NaN for rates that there are none of."""
+    seen = [Statistics(*part) for part in parts]
+    g2, p2, change2 = (sum(s[k] for s in seen) for k in (2, 3, 4))
+    size, rates = sum(s.size for s in seen), sum(s.rates for s in seen)
+    least, most = min((s.least_rate for s in seen), default=math.inf), max((s.most_rate for s in seen), default=0.0)
+    extremes = (least, rates / size, most) if least <= most else (math.nan,) * 3
+    counts = sum(s.nonfinite for s in seen), sum(s.clipped for s in seen)
+    return math.sqrt(g2) / scale, math.sqrt(p2), math.sqrt(change2), *extremes, *counts
+
+
+def _size(value: Any) -> int:
+    """Return how many real numbers a parameter has."""
+    return value.numel() if hasattr(value, "numel") else np.size(value) * (2 if np.iscomplexobj(value) else 1)
+
+
+def _pick(value: Any, places: Array) -> Array:
+    """Return some of the numbers of an array or tensor, counted as they are read, as float64."""
+    if hasattr(value, "numel"):
+        return value.reshape(-1)[places].double().cpu().numpy()
+    return as_real(np.asarray(value)).flat[places].astype(float)
+
+
+def _norm(values: Sequence[Any]) -> float:
+    """Return the norm of arrays together."""
+    with np.errstate(over="ignore"):
+        flat = (as_real(np.asarray(value)).ravel().astype(float) for value in values if value is not None)
+        return math.hypot(*(float(np.linalg.norm(x)) for x in flat))

@@ -1,6 +1,6 @@
 """What an optimizer remembers of its parameters: where each is stepped, its state, and the plan that steps them all."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +30,7 @@ class Leaf:
 
 @dataclass(slots=True)
 class Segment:
-    """What the engine steps as one: an array, or all floats of a group, packed."""
+    """What the engine steps as one: an array, or all floats of a group that have gradients, or have none, packed."""
 
     group: int
     state: tuple[Any, ...]  # the rule's, then the average and the copy, if the options ask for them
@@ -91,20 +91,24 @@ class Memory:
         grads: Any,
         numbers: tuple[Any, Any, int],
         judge: Callable[[float, bool], float | None] | None,
+        seen: list[tuple[Any, ...]] | None,
         groups: Mapping[str, int],
         options: Options,
     ) -> Any:
         """Check and step a tree; return it, or False if the judge did not let the step be taken.
 
-        numbers: coefficients, stages and t, as the plan takes them; groups: the place in those of each path, else 0.
+        numbers: coefficients, stages and t, as the plan takes them, and judge and seen too. groups: the place in those
+        of each path, else 0.
         """
         with self.busy():
             paths, values, gradients = self.checked(params, grads, options.option("zero_grads"))
             if self.leaves:
                 self._check_same({path: _kind(value) for path, value in zip(paths, values, strict=True)})
-            leaves, segments = self._learned(dict(zip(paths, values, strict=True)), groups, self.states(), options)
+            still = {path for path, gradient in zip(paths, gradients, strict=True) if gradient is None}
+            named_values = dict(zip(paths, values, strict=True))
+            leaves, segments = self._learned(named_values, groups, still, self.states(), options)
             in_order = [leaves[path] for path in paths]
-            p, g, frozen = _inputs(in_order, segments, values, gradients)
+            p, g = _inputs(in_order, segments, values, gradients)
             plan = Plan(
                 next(cls.__name__ for cls in self.rule.__mro__ if "change" in vars(cls)),
                 [(s.group, like, s.state, s.packed is not None) for s, like in zip(segments, p, strict=True)],
@@ -112,10 +116,8 @@ class Memory:
                 numbers[2] - 1,
                 options.plan_options,
             )
-            if not plan.run(p, g, *numbers, judge):
+            if not plan.run(p, g, *numbers, judge, seen):
                 return False
-            for array, index, value in frozen:
-                array[index] = value
             self.leaves, self.segments = leaves, segments
             self.skeleton = _tree.replace(params, iter(paths), in_place=False)
             new = _tree.replace(params, _outputs(in_order, p, values), in_place=True)
@@ -143,30 +145,35 @@ class Memory:
     def adopt(self, params: Any, states: Mapping[str, tuple[Any, ...]], t: int) -> None:
         """Take over the state of a checked tree after t steps: for each path its arrays, or floats, by name's order."""
         values = {_tree.path(keys): value for keys, value in _tree.leaves(params)}
-        self.leaves, self.segments = self._learned(values, {}, states, Options())
+        self.leaves, self.segments = self._learned(values, {}, set(), states, Options())
         self.t = t
 
     def _learned(
         self,
         values: dict[str, Any],
         groups: Mapping[str, int],
+        still: Container[str],
         states: Mapping[str, tuple[Any, ...]],
         options: Options,
     ) -> tuple[dict[str, Leaf], list[Segment]]:
-        """Return where each parameter is stepped and the segments, with the given states, or new ones."""
+        """Return where each parameter is stepped and the segments, with the given states, or new ones.
+
+        still: the paths of those that have no gradient.
+        """
         leaves: dict[str, Leaf] = {}
         segments: list[Segment] = []
-        floats: dict[int, list[str]] = {}  # group -> paths
+        floats: dict[tuple[int, bool], list[str]] = {}  # group, whether they have no gradient -> paths
         for path, value in values.items():
             group = groups.get(path, 0)
             if (kind := _kind(value)) == FLOAT:
                 convert = np.float64 if isinstance(value, np.float64) else None
-                leaves[path] = Leaf(-1, len(floats.setdefault(group, [])), FLOAT, convert)
-                floats[group].append(path)
+                pack = floats.setdefault((group, path in still), [])
+                leaves[path] = Leaf(-1, len(pack), FLOAT, convert)
+                pack.append(path)
             else:
                 leaves[path] = Leaf(len(segments), 0, kind)
                 segments.append(Segment(group, states.get(path) or self._first_state(value, options)))
-        for group, paths in floats.items():
+        for (group, _), paths in floats.items():
             for path in paths:
                 leaves[path] = replace(leaves[path], segment=len(segments))
             first = self._first_state(np.array([values[path] for path in paths], np.float64), options)
@@ -199,6 +206,14 @@ class Memory:
             for path, leaf in self.leaves.items()
         }
 
+    def array_paths(self) -> list[str | None]:
+        """Return the path of each segment that is an array, None for packs of floats."""
+        paths: list[str | None] = [None] * len(self.segments)
+        for path, leaf in self.leaves.items():
+            if leaf.kind != FLOAT:
+                paths[leaf.segment] = path
+        return paths
+
     def _check_same(self, kinds: dict[str, tuple[Any, ...]]) -> None:
         was = {path: leaf.kind for path, leaf in self.leaves.items()}
         if kinds == was:
@@ -227,11 +242,10 @@ def _words(kind: tuple[Any, ...]) -> str:
 
 def _inputs(
     leaves: list[Leaf], segments: list[Segment], values: list[Any], gradients: list[Any]
-) -> tuple[list[Any], list[Any], list[tuple[Any, int, float]]]:
-    """Return an array and a gradient per segment, and what to put back of floats that have no gradient."""
+) -> tuple[list[Any], list[Any]]:
+    """Return an array and a gradient, or None, per segment."""
     p = [segment.packed for segment in segments]
-    g: list[Any] = [None if array is None else np.zeros(array.size) for array in p]
-    frozen = []
+    g: list[Any] = [None] * len(p)
     for leaf, value, gradient in zip(leaves, values, gradients, strict=True):
         if leaf.kind != FLOAT:
             p[leaf.segment] = np.asanyarray(value) if isinstance(value, np.ndarray) else np.array(value)
@@ -240,11 +254,11 @@ def _inputs(
             )
             continue
         p[leaf.segment][leaf.index] = value
-        if gradient is None:
-            frozen += [(a, leaf.index, a[leaf.index]) for a in (p[leaf.segment], *segments[leaf.segment].state)]
-        else:
+        if gradient is not None:
+            if g[leaf.segment] is None:
+                g[leaf.segment] = np.empty_like(p[leaf.segment])
             g[leaf.segment][leaf.index] = gradient
-    return p, g, frozen
+    return p, g
 
 
 def _outputs(leaves: list[Leaf], p: list[Any], values: list[Any]) -> Iterator[Any]:

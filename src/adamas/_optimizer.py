@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from adamas import _tree
+from adamas._history import History, Stepped, Watch
 from adamas._memory import Memory
 from adamas._options import Options
 from adamas._params import count_nonfinite
-from adamas.rules import RULES, Rule, Stages
+from adamas.rules import RULES, Rule, Stages, named
 
 T = TypeVar("T")
 Groups = Sequence[tuple[str, Mapping[str, Any]]]
@@ -43,6 +44,7 @@ class Optimizer(Options):
     _hyperparameters: list[dict[str, Any]] = field(init=False)  # of each group, the first for all that match none
     _stages: tuple[Stages, ...] | None = field(init=False)  # None: they vary from step to step
     _judge: Callable[[float, bool], float | None] | None = field(default=None, init=False)
+    _factor: float | None = field(default=1.0, init=False)  # what the judge said last
 
     if TYPE_CHECKING:  # the rule brings it
 
@@ -53,7 +55,9 @@ class Optimizer(Options):
         self.reset()
         self._prepare()
 
-    def update(self, params: T, grads: Any, *, copy: bool = False) -> T:
+    def update(
+        self, params: T, grads: Any, *, copy: bool = False, history: History | None = None, loss: Any = None
+    ) -> T:
         """Take one step against the gradients and return the parameters: ``params = opt.update(params, grads)``.
 
         params: a float, a NumPy array of any shape and layout of float64, float32, bfloat16 (ml_dtypes), float16,
@@ -64,6 +68,7 @@ class Optimizer(Options):
             real type. The gradient of a complex parameter is the direction of steepest ascent, as in torch (JAX and
             autograd return its conjugate); real and imaginary parts are stepped as two parameters.
         copy: leave params as they are and return new ones.
+        history: a recorder that gets this step if its turn has come, with the loss, a number, if it is known.
 
         The arithmetic is float64 for float64 and complex128 parameters, else float32.
 
@@ -81,13 +86,17 @@ class Optimizer(Options):
         if copy:
             params = _copied(params)
         judge = self._judge
-        new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge)
+        watch = None if history is None else self._watch(history, params, grads)
+        seen = None if watch is None else watch.seen
+        new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
         if new is None:
-            new = memory.step(params, grads, (coefficients, stages, t), judge, self._groups_of(params), self)
+            new = memory.step(params, grads, (coefficients, stages, t), judge, seen, self._groups_of(params), self)
         if new is False and judge is not None:
             self._skipped(params, grads)
             return params
         memory.t = t
+        if watch is not None:
+            self._record(watch, new, loss)
         stepped: T = new
         return stepped
 
@@ -101,7 +110,38 @@ class Optimizer(Options):
         t = self.t + 1
         self.__dict__["grad_norm"] = norm / self.number("grad_scale", t)
         self.__dict__["nonfinite_steps"] += not finite
-        return self.factor(norm, finite, t)
+        self.__dict__["_factor"] = self.factor(norm, finite, t)
+        return self._factor
+
+    def _watch(self, history: History, params: Any, grads: Any) -> Watch | None:
+        """Return what watches the next step, None if it is not to be recorded; raises as `update` does."""
+        _, values, gradients = self._memory.checked(params, grads, self.zero_grads)
+        return history.watch(self.t + 1, values, gradients)
+
+    def _record(self, watch: Watch, params: Any, loss: Any) -> None:
+        """Finish the record of the step that was just taken."""
+        numbers = {
+            "learning_rate": self.last_learning_rate,
+            "clip_factor": self._factor,
+            "skips": self.nonfinite_steps if self.nonfinite != "propagate" else 0,
+        }
+        summary = watch.summarized(self._memory.array_paths(), self.number("grad_scale", self.t))
+        watch.finish(loss, self.stepped(params), {**numbers, **summary})
+
+    def stepped(self, params: Any) -> list[Stepped]:
+        """Return each parameter as it is after the last step, for `History`."""
+        memory, states = self._memory, self._memory.states()
+        numbers = [named(*self.rule.numbers_at(h, self.t)) for h in self._hyperparameters]
+        return [
+            Stepped(value, self.rule, states[path], numbers[memory.segments[memory.leaves[path].segment].group])
+            for path, value in ((_tree.path(keys), value) for keys, value in _tree.leaves(params))
+        ]
+
+    @property
+    def last_learning_rate(self) -> float:
+        """The learning rate of the last step, of the parameters that are in no group."""
+        rate: Any = self._hyperparameters[0]["learning_rate"]
+        return float(rate(self.t - 1) if callable(rate) else rate)
 
     def _skipped(self, params: Any, grads: Any) -> None:
         """Do what a step does whose gradients are not finite, and which is not taken."""
@@ -196,6 +236,7 @@ class Optimizer(Options):
         object.__setattr__(self, "_hyperparameters", everyone)
         object.__setattr__(self, "_stages", None if scheduled or self.groups else self._numbers_at(1)[1])
         object.__setattr__(self, "_judge", self._judged if self.needs_norm else None)
+        self.__dict__["_factor"] = 1.0
         self._memory.forget_plan()  # groups or options may have changed
 
     def _groups_of(self, params: Any) -> dict[str, int]:

@@ -47,6 +47,9 @@ def minimize_command(
     gtol: Annotated[float | None, typer.Option("--gtol", help="Stop at gradients as small as this.")] = None,
     dimension: Dimension = None,
     plot: Picture = None,
+    record: Annotated[
+        Path | None, typer.Option("--history", metavar="FILE", help="Record the steps: see adamas history show.")
+    ] = None,
 ) -> None:
     """Minimize a problem, showing progress."""
     require("scipy", "adamas minimize")
@@ -68,6 +71,11 @@ def minimize_command(
     if len(found.minimizers):
         nearest = found.minimizers[np.argmin(np.linalg.norm(found.minimizers - result.x, axis=1))]
         print(f"minimum:{' ' * max(1, len(choice.name) - 6)}f = {found.minimum:.6e} at {_point(nearest)}")
+    if record is not None:
+        try:
+            history.save(record)
+        except OSError as error:
+            reject("--history", f"{str(record)!r} cannot be written: {error.strerror or error}")
     if plot is not None:
         _draw_run(plot, found, choice.name, history, x0)
 

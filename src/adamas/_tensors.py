@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from adamas._formats import random_numbers
 from adamas._norm import norm
 from adamas._options import Options
+from adamas._statistics import observe
 from adamas.rules import Rule, average, step
 
 LARGEST_BFLOAT16 = torch.finfo(torch.bfloat16).max
@@ -47,15 +48,20 @@ def step_tensor(
     options: Options,
     place: Place,
     differentiable: bool,
+    seen: list[Any] | None = None,
 ) -> None:
     """Step one parameter and what is remembered of it.
 
     tensors: the gradient, the parameter and the rule's state. extras: its average and its copy, by the options' names.
+    seen: None, or a list that gets its `Statistics` if it is not empty.
     """
     grad, *written = tensors
     work = torch.promote_types(real(written[0]).dtype, torch.float32)
     old = [real(tensor).to(work, copy=differentiable) for tensor in written]
-    new = step(rule, torch, c, old[0], real(grad).to(work), *old[1:])
+    watched = seen if grad.numel() else None
+    given = real(grad).to(work, copy=watched is not None)
+    before = old[0] if watched is None else old[0].clone()
+    new = step(rule, torch, c, old[0], given, *old[1:])
     for role, (tensor, value) in enumerate(zip(written, new, strict=True)):
         write(tensor, _stored(value, tensor.dtype, role, place, options))
     if "ema" in extras:
@@ -64,6 +70,11 @@ def step_tensor(
         extras["weight_copy"].copy_(written[0])
     if options.zero_grads:
         grad.zero_()
+    if watched is not None:
+        with torch.no_grad():
+            after = real(written[0]).to(work)
+            after, g, before, *state = (x.detach().reshape(-1) for x in (after, given, before, *new[1:]))
+            watched.append(observe(rule, torch, c, place.array, (before, after), g, state))
 
 
 def _stored(x: torch.Tensor, dtype: torch.dtype, role: int, place: Place, options: Options) -> torch.Tensor:
@@ -89,6 +100,11 @@ def norm_of(gradients: Sequence[torch.Tensor]) -> tuple[float, bool]:
             value = float(length.full_tensor() if hasattr(length, "full_tensor") else length)
             parts.append((value, math.isfinite(value)))
     return math.hypot(*(length for length, _ in parts)), all(finite for _, finite in parts)
+
+
+def numbers_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the real numbers of a tensor, detached and dense."""
+    return real(tensor if tensor.layout == torch.strided else tensor.to_dense()).detach()
 
 
 def _values(g: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,8 @@ from torch.optim import optimizer as base
 from torch.optim.optimizer import Optimizer
 
 from adamas import _backend, _native
-from adamas._tensors import Place, norm_of, state_dtype, step_tensor
+from adamas._history import History, Stepped, Watch
+from adamas._tensors import Place, norm_of, numbers_of, state_dtype, step_tensor
 from adamas._torch_state import Group, Keeper
 from adamas.rules import RULES, Stages, named
 
@@ -85,8 +86,13 @@ class Stepper(Keeper):
     # --- the step -----------------------------------------------------------------------------------------------------
 
     @torch.compiler.disable(reason=NOT_TRACED)  # type: ignore[untyped-decorator, no-untyped-call]
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(
+        self, closure: Callable[[], Any] | None = None, *, history: History | None = None, loss: Any = None
+    ) -> Any:
         """Take a step of every parameter that has a gradient; return what closure, called first, returns.
+
+        history: a recorder that gets this step if its turn has come, with the loss, if it is given or closure returns
+        it. Paths are the names of named parameters, else their places, from "0".
 
         Raises RuntimeError, before anything is changed, for a sparse gradient that torch's class refuses too, in the
         capture of a CUDA graph, and while another thread is in a step of this optimizer.
@@ -98,16 +104,16 @@ class Stepper(Keeper):
             or base._global_optimizer_post_hooks
             or torch.autograd.profiler._is_profiler_enabled
         ):
-            return _step_with_hooks(self, closure)
-        return self._step(closure)
+            return _step_with_hooks(self, closure, history, loss)
+        return self._step(closure, history, loss)
 
     step.hooked = True  # torch wraps the step of other optimizers, which takes longer than a step of small parameters
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
+    def _step(self, closure: Callable[[], Any] | None = None, history: History | None = None, loss: Any = None) -> Any:
+        returned = None
         if closure is not None:
             with torch.enable_grad():
-                loss = closure()
+                returned = closure()
         if self._unscaled():
             kinds = [self._kind(group) for group in self.param_groups]
             if kinds != self._kinds or self.options.changed:
@@ -121,12 +127,15 @@ class Stepper(Keeper):
                     others.append(self._read(i))
                 factor = self._factor(others) if self._needs_norm else 1.0
                 if factor is not None:
+                    watch = None if history is None else self._watch(history)
                     for part, grads in zip(self._parts, others, strict=True):
-                        self._run(part, grads, factor)
+                        self._run(part, grads, factor, None if watch is None else watch.seen)
+                    if watch is not None:
+                        self._record(watch, returned if loss is None else loss, factor)
             except BaseException:
                 self._drop(len(others))  # not what another thread may have read
                 raise
-        return loss
+        return returned
 
     def _read(self, i: int) -> list[tuple[int, torch.Tensor]]:
         """Check all parameters of a part, and learn them anew if something about them is new.
@@ -154,7 +163,7 @@ class Stepper(Keeper):
         norms = [part.plan.norm() for part in self._parts if part.plan is not None]
         norms.append(norm_of([grad for grads in others for _, grad in grads]))
         norm, finite = math.hypot(*(length for length, _ in norms)), all(ok for _, ok in norms)
-        t = 1 + max((int(part.counts.max()) for part in self._parts if len(part.counts)), default=0)
+        t = self._taken() + 1
         self.grad_norm = norm / self.options.number("grad_scale", t)
         self.nonfinite_steps += not finite
         factor = self.options.factor(norm, finite, t)
@@ -163,17 +172,50 @@ class Stepper(Keeper):
             self._skipped()
         return factor
 
-    def _run(self, part: Part, others: list[tuple[int, torch.Tensor]], factor: float) -> None:
+    def _taken(self) -> int:
+        """Return how many steps the parameters that were stepped most often have seen."""
+        return max((int(part.counts.max()) for part in self._parts if len(part.counts)), default=0)
+
+    def _watch(self, history: History) -> Watch | None:
+        """Return what watches the step that is about to be taken, None if it is not to be recorded."""
+        params = list(self._params())
+        if elsewhere := [i for i, p in enumerate(params) if type(p) not in PLAIN]:
+            kind = type(params[elsewhere[0]]).__name__
+            raise TypeError(f"history records plain tensors, but parameter {elsewhere[0]} is a {kind}: leave it out")
+        grads = [None if p.grad is None else numbers_of(p.grad) for p in params]
+        return history.watch(self._taken() + 1, [numbers_of(p) for p in params], grads)
+
+    def _record(self, watch: Watch, loss: Any, factor: float) -> None:
+        """Finish the record of the step that was just taken."""
+        stepped = {}
+        for part in self._parts:
+            rule = RULES[part.kind.rule]
+            for entry, t in zip(part.entries, part.counts.tolist(), strict=True):
+                known = entry.state if t else None
+                state = [] if known is None else [numbers_of(known[self.names[name]]) for name in rule.state_names]
+                c = named(*self._numbers(entry.group, max(t, 1.0)))
+                stepped[entry.place] = Stepped(numbers_of(entry.param), rule, state, c)
+        named_params = chain.from_iterable(group.get("param_names", ()) for group in self.param_groups)
+        paths = list(named_params) or [str(place) for place in range(len(stepped))]
+        numbers = {
+            "learning_rate": float(self.param_groups[0]["lr"]),
+            "clip_factor": factor,
+            "skips": self.nonfinite_steps if self.options.nonfinite != "propagate" else 0,
+        }
+        summary = watch.summarized(paths, self.options.number("grad_scale", self._taken()))
+        watch.finish(loss, [stepped[place] for place in sorted(stepped)], {**numbers, **summary})
+
+    def _run(self, part: Part, others: list[tuple[int, torch.Tensor]], factor: float, seen: list[Any] | None) -> None:
         """Take the step of a part that was read."""
         if part.plan is not None:
-            stepped = part.plan.run(factor)
+            stepped = part.plan.run(factor, seen)
             torch.autograd.graph.increment_version(stepped)  # a backward pass that needs the old values must fail
             if self.options.zero_grads:
                 torch.autograd.graph.increment_version([p.grad for p in stepped])
         if others:
             with torch.set_grad_enabled(part.kind.differentiable):
                 for i, grad in others:
-                    self._step_tensor(part, i, grad, factor)
+                    self._step_tensor(part, i, grad, factor, seen)
 
     def _drop(self, count: int) -> None:
         """Forget what was read of the first parts."""
@@ -194,7 +236,7 @@ class Stepper(Keeper):
         if self.options.zero_grads:
             torch._foreach_zero_(list(grads.values()))
 
-    def _step_tensor(self, part: Part, i: int, grad: torch.Tensor, factor: float) -> None:
+    def _step_tensor(self, part: Part, i: int, grad: torch.Tensor, factor: float, seen: list[Any] | None) -> None:
         """Step one parameter by the specification on torch tensors."""
         entry, options = part.entries[i], self.options
         assert entry.state is not None, "made when the gradient was first seen"
@@ -208,7 +250,7 @@ class Stepper(Keeper):
         tensors = [grad, entry.param, *(entry.state[key] for key in keys)]
         extras = {name: entry.state[name] for name in options.extra_names}
         place = Place(options.seed, t, entry.place)
-        step_tensor(rule, c, tensors, extras, options, place, part.kind.differentiable)
+        step_tensor(rule, c, tensors, extras, options, place, part.kind.differentiable, seen)
         part.counts[i] += 1
 
     def _unscaled(self) -> bool:

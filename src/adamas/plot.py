@@ -21,7 +21,18 @@ except ImportError as error:
 from adamas._history import History
 from adamas.problems import Problem
 
-__all__ = ["animate", "effective_rates", "heat_map", "loss", "loss_band", "trajectory", "update_ratio"]
+__all__ = [
+    "animate",
+    "effective_rates",
+    "gradient_norm",
+    "heat_map",
+    "loss",
+    "loss_band",
+    "overview",
+    "rate_band",
+    "trajectory",
+    "update_ratio",
+]
 
 Axes = Any
 Runs = Mapping[str, History]
@@ -161,12 +172,56 @@ def update_ratio(runs: Runs, *, ax: Axes | None = None) -> Axes:
     ax = _axes(ax)
     for (label, run), look in zip(runs.items(), _lines(), strict=False):
         ratio = run.update_ratio
-        ax.plot(run["step"][1:], np.maximum(ratio[1:], np.finfo(float).tiny), label=label, **look)
+        known = np.isfinite(ratio)
+        ax.plot(run["step"][known], np.maximum(ratio[known], np.finfo(float).tiny), label=label, **look)
     ax.axhline(1e-3, color="gray", lw=1, label="1e-3")
     ax.set(yscale="log", xlabel="step", ylabel="change / parameters")
     ax.grid(alpha=0.3)
     ax.legend()
     return ax
+
+
+def gradient_norm(runs: Runs, *, ax: Axes | None = None) -> Axes:
+    """Draw the norm of all gradients together, before they are clipped."""
+    ax = _axes(ax)
+    for (label, run), look in zip(runs.items(), _lines(), strict=False):
+        ax.plot(run["step"], np.maximum(run["grad_norm"], np.finfo(float).tiny), label=label, **look)
+    ax.set(yscale="log", xlabel="step", ylabel="gradient norm")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def rate_band(runs: Runs, *, ax: Axes | None = None) -> Axes:
+    """Draw the mean effective learning rate of all parameters, with a band from the least to the greatest.
+
+    Where only coordinates were recorded, of those; of runs without such rates, the learning rate.
+    """
+    ax = _axes(ax)
+    for (label, run), look in zip(runs.items(), _lines(), strict=False):
+        rows = run.rows[0]
+        if "rate" not in rows:
+            ax.plot(run["step"], run["learning_rate"], label=f"{label}: learning rate", **look)
+            continue
+        whole = "rate_mean" in rows
+        rates = np.stack([run["rate_min"], run["rate_mean"], run["rate_max"]], axis=1) if whole else run["rate"]
+        least, middle, most = rates.min(axis=1), rates[:, 1] if whole else rates.mean(axis=1), rates.max(axis=1)
+        ax.fill_between(run["step"], least, most, color=look["color"], alpha=0.2, lw=0)
+        ax.plot(run["step"], middle, label=label, **look)
+    ax.set(yscale="log", xlabel="step", ylabel="effective learning rate")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return ax
+
+
+def overview(runs: Runs) -> list[Axes]:
+    """Draw losses, sizes of changes, gradient norms and effective learning rates into a figure; return its axes."""
+    axes = list(Figure(figsize=(11, 7.5), layout="constrained").subplots(2, 2, sharex=True).flat)
+    for draw, ax in zip((loss, update_ratio, gradient_norm, rate_band), axes, strict=True):
+        draw(runs, ax=ax)
+    for ax in axes[:2]:
+        ax.set_xlabel("")
+    return axes
 
 
 def heat_map(x: Any, y: Any, losses: Any, *, labels: tuple[str, str], ax: Axes | None = None) -> Axes:

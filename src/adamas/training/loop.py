@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adamas._history import History
 from adamas.training.data import Dataset
 from adamas.training.scores import Scores
 
@@ -33,8 +34,8 @@ class Stepper(Protocol):
     def t(self) -> int:
         """The number of steps taken."""
 
-    def update(self, params: Any, grads: Any) -> Any:
-        """Take one step and return the parameters."""
+    def update(self, params: Any, grads: Any, *, history: History | None = None, loss: float | None = None) -> Any:
+        """Take one step and return the parameters; history gets the step, with the loss before it, if it is given."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ def train(
     patience: int = 0,
     augment: Callable[[NDArray[Any]], NDArray[Any]] = lambda inputs: inputs,
     after_step: Callable[[], object] = lambda: None,
+    history: History | None = None,
 ) -> Iterator[Epoch]:
     """Train for some epochs and yield what is known after each; params, arrays in lists or dicts, are overwritten.
 
     Each epoch takes the examples in a new random order, in batches, whose inputs `augment` may change. Training ends
-    early once the loss on the validation examples has not been lower for `patience` epochs (0: never). Leave the
+    early once the loss on the validation examples has not been lower for `patience` epochs (0: never). A history
+    records steps, with the loss of their batch. Leave the
     iteration at any time, Ctrl-C included: what was yielded holds. Raises FloatingPointError if a loss becomes infinite
     or NaN.
     """
@@ -97,7 +100,7 @@ def train(
                 batch_loss, gradients = model.loss_and_gradients(params, augment(batch.inputs), batch.labels)
                 _check(batch_loss, epoch)
                 before = perf_counter()
-                params = optimizer.update(params, gradients)
+                params = optimizer.update(params, gradients, history=history, loss=batch_loss)
                 optimizer_seconds += perf_counter() - before
                 loss += batch_loss * len(batch) / len(order)
                 steps += 1

@@ -5,10 +5,13 @@ from fnmatch import fnmatchcase
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 
 from adamas import _tree
-from adamas.rules import RULES
+from adamas._history import History, Stepped
+from adamas._statistics import observe
+from adamas.rules import RULES, Rule, Stages, named
 
 __all__ = ["TorchOptimizer", "hyperparameters", "optimizers"]
 
@@ -75,14 +78,29 @@ class TorchOptimizer:
         of_each = [{"params": tensors, **_arguments(cls, own)} for own, tensors in used]
         self._optimizer = make(of_each, **_arguments(cls, values))  # it checks only what it is given by name
 
-    def update(self, params: Any, grads: Any) -> Any:
-        """Take one step and return params, which must be the arrays that the constructor was given."""
-        for (_, tensor), gradient in zip(self._tensors.items(), _tree.matched(params, grads), strict=True):
+    def update(self, params: Any, grads: Any, *, history: History | None = None, loss: float | None = None) -> Any:
+        """Take one step and return params, which must be the arrays that the constructor was given.
+
+        history: gets the step if its turn has come, with the loss; there are no effective learning rates in it.
+        """
+        gradients = list(_tree.matched(params, grads))
+        values = [tensor.numpy() for tensor in self._tensors.values()]
+        watch = None if history is None else history.watch(self.t + 1, values, gradients)
+        before = [] if watch is None else [value.copy() for value in values]
+        for tensor, gradient in zip(self._tensors.values(), gradients, strict=True):
             tensor.grad = None if gradient is None else torch.from_numpy(gradient)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate(self.t) if callable(rate) else rate
         self._optimizer.step()
         self.t += 1
+        if watch is not None:
+            nothing = named({}, Stages())
+            for i, (old, new, g) in enumerate(zip(before, values, gradients, strict=True)):
+                if g is not None and g.size:
+                    watch.seen.append(observe(Rule, np, nothing, i, (old.ravel(), new.ravel()), g.ravel(), ()))
+            summary = watch.summarized([_tree.path(keys) for keys in self._tensors], 1.0)
+            leaves = [Stepped(value, Rule, (), nothing) for value in values]
+            watch.finish(loss, leaves, {"learning_rate": self._optimizer.param_groups[0]["lr"], **summary})
         return params
 
 

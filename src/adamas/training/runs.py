@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+from adamas._history import History
 from adamas.training import weights
 from adamas.training.extras import require
 from adamas.training.loop import Epoch
@@ -15,20 +16,26 @@ from adamas.training.scores import Scores
 
 __all__ = ["Run"]
 
+COORDINATES = 8
+"""Parameters of which steps.jsonl tells one by one."""
+
 
 class Run:
     """A folder that keeps a run.
 
-    config.json: what was asked for. history.jsonl: a line per epoch, the fields of `Epoch`. weights.safetensors: the
-    parameters after the epoch whose validation loss was the lowest. results.json: how they did on the test examples.
+    config.json: what was asked for. history.jsonl: a line per epoch, the fields of `Epoch`. steps.jsonl: some of the
+    steps, as `adamas.History` saves them. weights.safetensors: the parameters after the epoch whose validation loss was
+    the lowest. results.json: how they did on the test examples.
 
-    path: the folder. config: what config.json says. history: the epochs recorded so far.
+    path: the folder. config: what config.json says. history: the epochs recorded so far. steps: what to record steps
+    with.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self.config = config
         self.history: list[Epoch] = []
+        self.steps = History(coordinates=COORDINATES)
 
     @classmethod
     def create(cls, path: Path | None, task: str, config: Mapping[str, Any]) -> Self:
@@ -76,6 +83,7 @@ class Run:
         """
         if not self.history or epoch.validation_loss < self.best.validation_loss:
             weights.save(params, self.path / "weights.safetensors")
+        self.steps.save(self.path / "steps.jsonl")
         with (self.path / "history.jsonl").open("a") as file:
             file.write(json.dumps(asdict(epoch)) + "\n")
         self.history.append(epoch)  # last: what it holds is on disk, wherever Ctrl-C falls
