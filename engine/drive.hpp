@@ -29,9 +29,10 @@ constexpr bool has_rate = requires { &Rule::rate; };
 
 // Dense arrays, the state stored as S. The arrays do not overlap (work.cpp checks), so its iterations are independent.
 // rates: where the effective learning rates go, if they are wanted.
+// Flattened: the rule must be inlined to be vectorized, though it is used in many places.
 template <Decay decay, bool wants_rates, class S, template <class> class Rule, class T, std::size_t... i>
-void loop(const Rule<T> rule, T scale, T weight, bool frozen, std::size_t n, T* p, const T* g, void* const* states,
-          [[maybe_unused]] T* rates, std::index_sequence<i...>) {
+[[gnu::flatten]] void loop(const Rule<T> rule, T scale, T weight, bool frozen, std::size_t n, T* p, const T* g,
+                           void* const* states, [[maybe_unused]] T* rates, std::index_sequence<i...>) {
     S* const state[] = {static_cast<S*>(states[i])..., nullptr};
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
@@ -84,6 +85,15 @@ T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
     if (operand.type == native<T> && !operand.view) return static_cast<T*>(operand.data) + start;
     load(operand, start, n, copy);
     return copy;
+}
+
+// Asks the cache for the tile from start on, if it is dense and ends before `end`.
+inline void prefetch(const Operand& operand, std::size_t start, std::size_t end) {
+    if (operand.view || start + tile > end) return;
+    const auto size = static_cast<std::size_t>(itemsize(operand.type));
+    const char* const data = static_cast<const char*>(operand.data) + start * size;
+    constexpr std::size_t line = 64;
+    for (std::size_t offset = 0; offset < tile * size; offset += line) __builtin_prefetch(data + offset, 1);
 }
 
 // What follows a step of elements start to start + n, whose new values are in p.
@@ -144,7 +154,12 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         }
         finish(block, start, n, p);
         if constexpr (observed) {
-            observer.add(n, before, p, given, factor, bound, rates);
+            observer.add(n, before, p, given, factor, bound, rates, [&](std::size_t i) {
+                if (i == 0) prefetch(block.p, start + n, end);
+                if (i == 1) prefetch(block.g, start + n, end);
+                if (i > 1)
+                    for (std::size_t k = i - 2; k < states; k += 2) prefetch(kept(k), start + n, end);
+            });
             const std::size_t next = start + n;
             if (next % sum_block == 0 || next == block.size) observer.finish(block.statistics[start / sum_block]);
         }

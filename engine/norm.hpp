@@ -9,57 +9,85 @@
 
 namespace adamas::ADAMAS_ISA {
 
+#ifdef __AVX512F__
+constexpr std::size_t part_size = 8;
+#else
 constexpr std::size_t part_size = 4;
+#endif
 typedef double Part __attribute__((vector_size(part_size * sizeof(double))));
 
-// Reads four numbers as float64.
-inline void read_part(const double* from, Part& to) {
+// Reads a number, or as many as a Part has, as float64.
+template <class T>
+void read(const T* from, double& to) {
+    to = *from;
+}
+inline void read(const double* from, Part& to) {
     std::memcpy(&to, from, sizeof to);
 }
-inline void read_part(const float* from, Part& to) {
-#ifdef __AVX__  // GCC 12 converts two at a time, which takes twice as long
+inline void read(const float* from, Part& to) {  // by hand: GCC 12 converts two at a time, and warns of the plain form
+#ifdef __AVX512F__
+    to = _mm512_maskz_cvtps_pd(0xFF, _mm256_loadu_ps(from));
+#elif defined __AVX__
     to = _mm256_cvtps_pd(_mm_loadu_ps(from));
 #else
     for (std::size_t i = 0; i < part_size; ++i) to[i] = from[i];
 #endif
 }
 
-// Adds what `term` makes of each x[i], in place and in float64, to partial sum (lane + i) % sum_lanes. It also takes a
-// Part.
-template <class T, class Term>
-void add_terms(const T* x, std::size_t n, std::size_t lane, double* sums, const Term& term) {
-    const auto add = [&](std::size_t count) {
-        n -= count;
-        for (; count > 0; --count, lane = (lane + 1) % sum_lanes) {
-            auto number = static_cast<double>(*x++);
-            term(number);
-            sums[lane] += number;
-        }
+// Adds the square of x, which is a number of type T.
+template <class T, class N>
+void add_square(N& sum, const N& x) {
+#ifdef __FMA__
+    if constexpr (std::is_same_v<T, float> && std::is_same_v<N, Part>) {  // their squares are exact in float64
+#ifdef __AVX512F__
+        sum = _mm512_fmadd_pd(x, x, sum);
+#else
+        sum = _mm256_fmadd_pd(x, x, sum);
+#endif
+        return;
+    }
+#endif
+    sum += x * x;
+}
+
+// Calls add(sum, i) to add what there is of element i < n to partial sum (lane + i) % sum_lanes, a double, or of
+// element i and those that follow to a Part of such sums.
+template <class Add>
+void add_terms(std::size_t n, std::size_t lane, double* sums, const Add& add) {
+    std::size_t i = 0;
+    const auto one_by_one = [&](std::size_t end) {
+        for (; i < end; ++i, lane = (lane + 1) % sum_lanes) add(sums[lane], i);
     };
     const std::size_t head = (sum_lanes - lane) % sum_lanes;
-    add(head < n ? head : n);
-    if (n >= sum_lanes) {
+    one_by_one(head < n ? head : n);
+    if (n - i >= sum_lanes) {
         Part own[sum_lanes / part_size];  // by hand, because compilers find no good way
         std::memcpy(own, sums, sizeof own);
-        for (; n >= sum_lanes; n -= sum_lanes) {
+        while (n - i >= sum_lanes) {
             for (Part& part : own) {
-                Part numbers;
-                read_part(x, numbers);
-                term(numbers);
-                part += numbers;
-                x += part_size;
+                add(part, i);
+                i += part_size;
             }
         }
         std::memcpy(sums, own, sizeof own);
     }
-    add(n);
+    one_by_one(n);
 }
 
 template <class T>
 void add_squares(const T* g, std::size_t n, double unit, std::size_t lane, double* sums) {
-    add_terms(g, n, lane, sums, [unit](auto& x) {
+    if (unit == 1.0) {
+        return add_terms(n, lane, sums, [g](auto& sum, std::size_t i) {
+            std::remove_reference_t<decltype(sum)> x;
+            read(g + i, x);
+            add_square<T>(sum, x);
+        });
+    }
+    add_terms(n, lane, sums, [g, unit](auto& sum, std::size_t i) {
+        std::remove_reference_t<decltype(sum)> x;
+        read(g + i, x);
         x *= unit;
-        x *= x;
+        sum += x * x;
     });
 }
 

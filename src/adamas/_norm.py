@@ -1,7 +1,6 @@
-"""Sums over many numbers, and the global norm of gradients, with bits that the engine returns too.
+"""The global norm of gradients, whose bits do not depend on how they are cut into arrays; the engine returns the same.
 
-They are summed in float64 in blocks of 4,096: 32 sums each, added pairwise. The blocks of the norm go on wherever an
-array ends, so that its bits do not depend on how the gradients are cut into arrays.
+Their squares are summed in float64 in blocks of 4,096, wherever an array ends: 32 sums each, added pairwise.
 """
 
 import math
@@ -11,26 +10,26 @@ from typing import Any
 BLOCK, LANES = 4096, 32
 
 
-def total(xp: Any, x: Any) -> float:
-    """Return the sum of a flat float64 array, of at least one number, of the namespace xp."""
-    zeros = xp.zeros_like(x[:1]).repeat(-len(x) % BLOCK)
-    x = xp.concatenate([x, zeros]).reshape(-1, BLOCK // LANES, LANES)
-    sums = xp.zeros_like(x[:, 0])
-    for k in range(BLOCK // LANES):
-        sums = sums + x[:, k]
-    while sums.shape[1] > 1:
-        half = sums.shape[1] // 2
-        sums = sums[:, :half] + sums[:, half:]
-    added = 0.0
-    for part in sums[:, 0].tolist():
-        added += part
-    return added
-
-
 def sum_of_squares(xp: Any, gradients: Sequence[Any], unit: float) -> float:
     """Return the sum of the squares of unit * g over flat float64 arrays of the namespace xp."""
     x = xp.concatenate(list(gradients)) * unit
-    return total(xp, x * x)
+    zeros = xp.zeros_like(x[:1]).repeat(-len(x) % BLOCK)
+    x = xp.concatenate([x * x, zeros]).reshape(-1, BLOCK // LANES, LANES)
+    sums = xp.zeros_like(x[:, 0])
+    for k in range(BLOCK // LANES):
+        sums = sums + x[:, k]
+    return total_of(sums)
+
+
+def total_of(sums: Any) -> float:
+    """Return the sum of float64 partial sums, (blocks, lanes): the lanes pairwise, then the blocks in order."""
+    while sums.shape[1] > 1:
+        half = sums.shape[1] // 2
+        sums = sums[:, :half] + sums[:, half:]
+    total = 0.0
+    for part in sums[:, 0].tolist():  # not sum(), which compensates from Python 3.12 on
+        total += part
+    return total
 
 
 def norm(xp: Any, gradients: Sequence[Any]) -> tuple[float, bool]:

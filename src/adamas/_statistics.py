@@ -4,8 +4,13 @@ import math
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from adamas._norm import total
+from adamas._norm import BLOCK, LANES, total_of
 from adamas.rules import Rule, largest
+
+TILE = 256
+LEAST_SQUARES = 2.0**-90
+"""Where the greatest partial sum of squares of a tile is less, the arithmetic's float32 is not enough: squares below
+2**-126 are lost, which is nothing beside more than this."""
 
 
 class Statistics(NamedTuple):
@@ -38,14 +43,41 @@ def observe(
     format. All flat, not empty, of the namespace xp and of the type of the arithmetic.
     """
     before, after = p
-    wide = xp.float64
-    exact = [xp.asarray(x, dtype=wide) for x in (g, after, after - before)]
-    g2, p2, change2 = (total(xp, x * x) for x in exact)
+    g2, p2, change2 = (_total(xp, x * x, x, LEAST_SQUARES) for x in (g, after, after - before))
     rates, least, most = 0.0, math.inf, -math.inf
     if rule.rate is not None:
-        rate = xp.asarray(rule.rate(xp, c, *state), dtype=wide)
-        rates, known = total(xp, rate), rate[~xp.isnan(rate)]
+        rate = rule.rate(xp, c, *state)
+        rates, known = _total(xp, rate, None, -math.inf), rate[~xp.isnan(rate)]
         if len(known):
             least, most = float(known.min()), float(known.max())
     nonfinite, clipped = int((~(abs(g) <= largest(xp, g))).sum()), int((abs(c.scale * g) > c.clip).sum())
     return Statistics(array, len(g), g2, p2, change2, rates, least, most, nonfinite, clipped)
+
+
+def _total(xp: Any, terms: Any, roots: Any, least: float) -> float:
+    """Return the sum of terms, which are the squares of roots if there are such.
+
+    Tiles of 256 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not finite
+    or none is at least `least`; then all in float64, in blocks of 4,096 whose partial sums are added pairwise.
+    """
+    lanes = _added(_cut(xp, terms, (TILE // LANES, LANES)))
+    exact = xp.asarray(terms if roots is None else roots, dtype=xp.float64)
+    exact = _added(_cut(xp, exact if roots is None else exact * exact, (TILE // LANES, LANES)))
+    right = (abs(lanes) <= largest(xp, lanes)).all(1) & (lanes >= least).any(1)
+    lanes = xp.where(right[:, None], xp.asarray(lanes, dtype=xp.float64), exact)
+    return total_of(_added(_cut(xp, lanes, (BLOCK // TILE, LANES))))
+
+
+def _cut(xp: Any, x: Any, shape: tuple[int, int]) -> Any:
+    """Return an array as many of a shape, the last filled up with zeros."""
+    x = x.reshape(-1)
+    zeros = xp.zeros_like(x[:1]).repeat(-len(x) % (shape[0] * shape[1]))
+    return xp.concatenate([x, zeros]).reshape(-1, *shape)
+
+
+def _added(x: Any) -> Any:
+    """Return the sums over the second axis, in order."""
+    total = x[:, 0]
+    for k in range(1, x.shape[1]):
+        total = total + x[:, k]
+    return total
