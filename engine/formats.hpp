@@ -7,6 +7,10 @@
 #include <cstring>
 #include <type_traits>
 
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
 #include "engine.hpp"
 
 #ifndef ADAMAS_ISA
@@ -54,6 +58,18 @@ inline float widen(Float16 x) {
     // Not by a shift and a product, the usual way: that reads a denormal float, which counts as zero here.
     const std::uint32_t denormal = to_bits(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f);
     return from_bits(sign | (magnitude >= 0x7c00u ? special : magnitude < 0x400u ? denormal : normal));
+}
+
+template <class S, class T>
+void widen_all(const S* from, std::size_t n, T* to) {
+    std::size_t k = 0;
+#ifdef __F16C__
+    if constexpr (std::is_same_v<S, Float16> && std::is_same_v<T, float>) {
+        for (; n - k >= 8; k += 8)
+            _mm256_storeu_ps(to + k, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + k))));
+    }
+#endif
+    for (; k < n; ++k) to[k] = static_cast<T>(widen(from[k]));
 }
 
 // --- writing ---------------------------------------------------------------------------------------------------------
@@ -107,6 +123,19 @@ S narrow(double x) {
         return static_cast<S>(x);
     }
 }
+
+#ifdef __F16C__
+// Narrows eight numbers. NaN become the one that narrow makes.
+inline void narrow_eight(const float* from, Float16* to) {
+    const __m256 x = _mm256_loadu_ps(from);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    const __m128i sign = _mm_and_si128(half, _mm_set1_epi16(static_cast<short>(0x8000)));
+    const __m128i special = _mm_or_si128(sign, _mm_set1_epi16(0x7e00));
+    const __m128i mask = _mm_packs_epi32(_mm256_castsi256_si128(nan), _mm256_extracti128_si256(nan, 1));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_blendv_epi8(half, special, mask));
+}
+#endif
 
 // Returns a number of the state as it is stored.
 template <class S, class T>

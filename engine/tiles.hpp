@@ -55,8 +55,7 @@ void load(const Operand& from, std::size_t begin, std::size_t n, T* to) {
         using S = decltype(stored);
         if (!from.view) {
             const S* const dense = static_cast<const S*>(from.data) + begin;
-            for (std::size_t i = 0; i < n; ++i) to[i] = static_cast<T>(widen(dense[i]));
-            return;
+            return widen_all(dense, n, to);
         }
         rows(*from.view, begin, n, [&](const char* address, std::int64_t stride, std::size_t count) {
             for (; count > 0; --count, address += stride) {
@@ -80,7 +79,12 @@ void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Di
             for (std::size_t k = 0; k < count; ++k) to[i + k] = round_to_bfloat16<saturates>(from[i + k], increment(k));
         });
     }
-    for (std::size_t k = 0; k < n; ++k) to[k] = narrow<S>(from[k]);
+    std::size_t k = 0;
+#ifdef __F16C__
+    if constexpr (std::is_same_v<S, Float16> && std::is_same_v<T, float>)
+        for (; n - k >= 8; k += 8) narrow_eight(from + k, to + k);
+#endif
+    for (; k < n; ++k) to[k] = narrow<S>(from[k]);
 }
 
 // Writes elements begin to begin + n of an operand.
