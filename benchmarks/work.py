@@ -205,6 +205,34 @@ def after_product(threads: int | None) -> Work:
     return step
 
 
+def iterations(**options: Any) -> tuple[Work, Work]:
+    """Return 1,000 iterations of `minimize` on two variables, and the same steps of Adam in a loop."""
+    gradient = np.array([0.1, -0.2])
+    run = adamas.Minimizer(lambda x: (0.0, gradient), [1.0, 2.0], jac=True, maxiter=10**9, **options)
+    opt, x = adamas.Adam(0.01), np.array([1.0, 2.0])
+
+    def ours(_: int) -> None:
+        for _ in range(1000):
+            run.step()
+
+    def theirs(_: int) -> None:
+        for _ in range(1000):
+            opt.update(x, gradient)
+
+    return ours, theirs
+
+
+def many_starts(count: int, singly: int) -> tuple[Work, Work]:
+    """Return 1,000 steps of Rosenbrock's function from many starts at once, and from a few of them in turn."""
+    problem = adamas.problems.get("rosenbrock")
+    starts = np.random.default_rng(0).uniform(-2, 2, (count, 2))
+
+    def minimized(x: Any, vectorized: bool) -> None:
+        adamas.minimize(problem.value_and_gradient, x, jac=True, maxiter=1000, vectorized=vectorized)
+
+    return lambda run: minimized(starts, True), lambda run: [minimized(x, False) for x in starts[:singly]]
+
+
 def tensors(shapes: list[tuple[int, ...]], **options: Any) -> tuple[Work, Work]:
     """Return the steps of our torch AdamW and of torch's, with options, of the very same tensors and state."""
     params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
@@ -252,6 +280,10 @@ ROWS = [
     Row("1M, gradients of 1e-20", "ordinary gradients",
         lambda: (with_gradient(1e-20, 0), with_gradient(0.0, 0)), 1 / 1.1, 60),
     Row("30M, each step recorded", "not recorded", lambda: recorded(30_000_000), 1 / 1.1),
+    Row("minimize: 2 variables", "update in a loop", iterations, 1 / 3, quick=True),
+    Row("minimize: 2 variables, gtol and bounds", "update in a loop",
+        lambda: iterations(gtol=1e-9, bounds=[(-1e9, 1e9)] * 2), 1 / 6),
+    Row("minimize: 10,000 starts, 1,000 steps", "one after another", lambda: many_starts(10_000, 10), 50, 9, 1000),
     Row("400k, after a NumPy product", "1 thread", lambda: (after_product(None), after_product(1)), 0.8),
     Row("adamas.torch: 100M, one tensor", "torch fused", lambda: tensors([(BIG,)], fused=True), 1, 15),
     Row("adamas.torch: GPT-2 small", "torch fused", lambda: tensors(GPT2_SMALL, fused=True), 1, 15),

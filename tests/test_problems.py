@@ -168,6 +168,30 @@ def test_wrong_names_and_dimensions(arguments, message):
         problems.get(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("sphere", {"scale": 1.0}, "sphere has no parameter 'scale': it has n"),
+        ("noisy-sphere", {"scale": -1.0}, "scale must be finite and at least 0, got -1.0"),
+        ("sparse-quadratic", {"probability": 1.5}, "probability must be above 0 and at most 1, got 1.5"),
+        ("quadratic", {"condition": np.nan}, "condition must be finite and at least 1, got nan"),
+        ("counterexample", {"slope": 2.0}, "slope must be finite and above 2, got 2.0"),
+        ("logistic", {"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+    ],
+)
+def test_wrong_parameters(name, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        problems.get(name, **parameters)
+
+
+@pytest.mark.parametrize("name", [name for name in problems.names() if hasattr(problems.get(name), "sample")])
+def test_samples_are_of_the_type_of_the_points(name):
+    problem = problems.get(name)
+    for dtype in (np.float32, np.float64):
+        value, gradient = problem.sample(problem.start.astype(dtype), np.random.default_rng(0))
+        assert (np.asarray(value).dtype, gradient.dtype) == (dtype, dtype)
+
+
 def test_far_away_nothing_overflows():
     value, gradient = problems.get("logistic").value_and_gradient(np.full(5, 1e3))
     assert np.isfinite(value)

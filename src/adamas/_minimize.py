@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adamas._bounds import FEW, Box
 from adamas._evaluate import JACS, DataEndedError, Evaluator, batches_of
 from adamas._optimizer import OPTIMIZERS, Optimizer
 from adamas._stopping import (
@@ -87,9 +88,10 @@ class Minimizer:
         self.optimizer = _optimizer(method, learning_rate, hyperparameters)
         self.return_x, self.maxiter, self.history, self.vectorized = return_x, maxiter, history, vectorized
         smoothing = 0.0 if batches is None else 0.98
+        box = None if self.bounds is None else Box(*(side.copy() for side in self.bounds.T))
         self.rules: list[Rule] = []
         for value, rule in (
-            (gtol if gtol is not None else tol, lambda v: gradient_below(v, self.bounds)),
+            (gtol if gtol is not None else tol, lambda v: gradient_below(v, box)),
             (ftol, lambda v: no_progress(v, patience, smoothing)),
             (xtol, small_steps),
             (target, value_reached),
@@ -100,8 +102,9 @@ class Minimizer:
         self.tolerant = any(value is not None for value in (gtol, tol, ftol, xtol, target))
         self.needs_value = ftol is not None or target is not None or return_x == "best" or history is not None
         self.u = start if self.scale is None else start / self.scale  # what is stepped
-        if self.bounds is not None:
-            self.low, self.high = (side.copy() / (1 if self.scale is None else self.scale) for side in self.bounds.T)
+        self.box = box  # of what is stepped
+        if box is not None and self.scale is not None:
+            self.box = Box(box.low / self.scale, box.high / self.scale)
         self.average = np.zeros_like(start) if return_x == "average" else None
         self.fun: Any = None
         self.jac: Array | None = None
@@ -142,8 +145,8 @@ class Minimizer:
             return False
         self.optimizer.update(self.u, g if self.scale is None else g * self.scale)
         self.nit += 1
-        if self.bounds is not None:
-            self._project()
+        if self.box is not None and not self.box.surely_inside(self.u):
+            self._project(self.box)
         if self.average is not None:
             self.average += (self.x - self.average) / self.nit
         if self.history is not None:
@@ -152,7 +155,7 @@ class Minimizer:
 
     def _is_finite(self, g: Array) -> bool:
         """Whether a step makes sense: of many starts it is enough that one is finite."""
-        if g.size < 64 and math.isfinite(sum(g.ravel().tolist())):  # of few numbers faster than NumPy is
+        if g.size < FEW and math.isfinite(sum(g.ravel().tolist())):  # of few numbers faster than NumPy is
             return True
         finite = np.isfinite(g)
         return bool(finite.all(axis=-1).any() if self.vectorized else finite.all())
@@ -177,12 +180,10 @@ class Minimizer:
                 return True
         return False
 
-    def _project(self) -> None:
+    def _project(self, box: Box) -> None:
         """Put x back into the bounds; what sits on one is not pushed further out by its momentum."""
-        low, high = self.low, self.high
-        np.maximum(self.u, low, out=self.u)
-        np.minimum(self.u, high, out=self.u)
-        at_low, at_high = self.u == low, self.u == high
+        box.project(self.u, out=self.u)
+        at_low, at_high = self.u == box.low, self.u == box.high
         if np.count_nonzero(at_low) or np.count_nonzero(at_high):
             names, (state,) = self.optimizer.rule.state_names, self.optimizer._memory.states().values()
             for name, moment in zip(names, state, strict=False):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamas._bounds import FEW, Box
+
 Array = Any
 
 
@@ -28,18 +30,16 @@ Rule = Callable[[Any, Array, Array, float], Verdict | None]
 
 
 def largest(x: Array) -> float:
-    """Return the largest magnitude: of few numbers faster than NumPy does."""
-    return max(map(abs, x.ravel().tolist()), default=0.0) if x.size < 64 else float(np.abs(x).max())
+    """Return the largest magnitude."""
+    return max(map(abs, x.ravel().tolist()), default=0.0) if x.size < FEW else float(np.abs(x).max())
 
 
-def gradient_below(gtol: float, bounds: Array | None) -> Rule:
+def gradient_below(gtol: float, box: Box | None) -> Rule:
     """Stop when no coordinate of the projected gradient exceeds gtol."""
-    sides = None if bounds is None else tuple(side.copy() for side in bounds.T)
 
     def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
-        if sides is not None:
-            low, high = sides
-            g = x - np.minimum(np.maximum(x - g, low), high)
+        if box is not None and not box.surely_inside(ahead := x - g):
+            g = x - box.project(ahead)
         if largest(g) <= gtol:
             return Verdict(0, f"the gradient is at most gtol = {gtol:g}", True)
         return None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from adamas import _functions
 
 __all__ = [
+    "PROBLEMS",
     "Counterexample",
     "GaussianNoise",
     "LogisticRegression",
@@ -28,6 +30,12 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+
+def _points(x: ArrayLike) -> Array:
+    """Return points as an array of floating-point numbers, of their own type if they have such a one."""
+    points = np.asarray(x)
+    return points if points.dtype.kind in "fc" else points.astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +68,7 @@ class Problem:
 
     def value_and_gradient(self, x: ArrayLike) -> tuple[Any, Array]:
         """Return the values, of shape (...), and the gradients, of shape (..., n), at points of shape (..., n)."""
-        points = np.asarray(x)
-        if points.dtype.kind not in "fc":
-            points = points.astype(np.float64)
+        points = _points(x)
         if points.ndim == 0 or points.shape[-1] != self.n:
             raise ValueError(f"x has shape {points.shape}: the last axis of {self.name} must have length {self.n}")
         value, gradient = self.function(points)
@@ -126,12 +132,12 @@ class Counterexample(NoisyProblem):
 
     def gradient_at(self, x: ArrayLike, t: int) -> Array:
         """Return the gradient of step t = 1, 2, ..."""
-        return np.full_like(np.asarray(x, float), self.slope if t % 3 == 1 else -1.0)
+        return np.full_like(_points(x), self.slope if t % 3 == 1 else -1.0)
 
     def sample(self, x: ArrayLike, rng: np.random.Generator) -> tuple[Any, Array]:
         """Return value and gradient of a step drawn at random, in the same proportions."""
-        points = np.asarray(x, float)
-        slope = np.where(rng.random(points.shape[:-1]) < 1 / 3, self.slope, -1.0)
+        points = _points(x)
+        slope = np.where(rng.random(points.shape[:-1]) < 1 / 3, self.slope, -1.0).astype(points.dtype)
         return slope * points[..., 0], np.broadcast_to(slope[..., None], points.shape).copy()
 
 
@@ -149,7 +155,9 @@ class LogisticRegression(NoisyProblem):
 
     def batch(self, x: ArrayLike, examples: Any) -> tuple[Any, Array]:
         """Return value and gradient over some of the examples, given by an index."""
-        return _logistic(np.asarray(x, float), self.inputs[examples], self.labels[examples], self.penalty)
+        points = _points(x)
+        value, gradient = _logistic(points, self.inputs[examples], self.labels[examples], self.penalty)
+        return value.astype(points.dtype), gradient.astype(points.dtype)
 
     def sample(self, x: ArrayLike, rng: np.random.Generator) -> tuple[Any, Array]:
         """Return value and gradient over a batch drawn with replacement."""
@@ -173,7 +181,7 @@ PROBLEMS: dict[str, Maker] = {}
 def get(name: str, n: int | None = None, **parameters: Any) -> Problem:
     """Return a problem by name, in n dimensions where that is free (2 if not given).
 
-    Raises ValueError for a name that there is not, and for a dimension that the problem has not.
+    Raises ValueError for a name that there is not, and for a dimension or a parameter that the problem has not.
     """
     if name not in PROBLEMS:
         near = get_close_matches(name, PROBLEMS, n=1)
@@ -183,12 +191,20 @@ def get(name: str, n: int | None = None, **parameters: Any) -> Problem:
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise ValueError(f"n must be an integer of at least 1, got {n!r}")
         parameters["n"] = n
-    return PROBLEMS[name](**parameters)
+    make, known = PROBLEMS[name], signature(PROBLEMS[name]).parameters
+    if unknown := [parameter for parameter in parameters if parameter not in known]:
+        raise ValueError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
+    return make(**parameters)
 
 
 def names() -> list[str]:
     """Return the names of all problems, in order."""
     return sorted(PROBLEMS)
+
+
+def _check(name: str, value: float, right: bool, wanted: str) -> None:
+    if isinstance(value, bool) or not right:
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
 def _box(n: int, low: float, high: float) -> Array:
@@ -242,8 +258,7 @@ def _plane(
 
 def quadratic(n: int = 2, condition: float = 100.0, seed: int | None = None) -> Problem:
     """Return x'Ax/2 with eigenvalues from 1 to `condition` on a log scale, rotated at random if a seed is given."""
-    if not condition >= 1:
-        raise ValueError(f"condition must be at least 1, got {condition!r}")
+    _check("condition", condition, 1 <= condition < np.inf, "finite and at least 1")
     values, axes = np.geomspace(1, condition, n), np.eye(n)
     if seed is not None:
         axes = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0]
@@ -253,22 +268,24 @@ def quadratic(n: int = 2, condition: float = 100.0, seed: int | None = None) -> 
         return (x * gradient).sum(axis=-1) / 2, gradient
 
     where = f"a bowl of condition number {condition:g}{'' if seed is None else ', rotated'}"
-    return Problem("quadratic", where, "textbook", function, _box(n, -2, 2), np.zeros((1, n)), 0.0, np.ones(n))
+    return Problem("quadratic", where, NOCEDAL, function, _box(n, -2, 2), np.zeros((1, n)), 0.0, np.ones(n))
 
 
 def noisy_sphere(n: int = 2, scale: float = 1.0) -> GaussianNoise:
     """Return the sphere with Gaussian noise on its gradient."""
+    _check("scale", scale, 0 <= scale < np.inf, "finite and at least 0")
     base = get("sphere", n)
     text = f"the sphere with noise of standard deviation {scale:g} on the gradient"
-    return GaussianNoise("noisy-sphere", text, "textbook", base.function, base.domain, base.minimizers, 0.0, base.start,
-                         scale=scale)  # fmt: skip
+    return GaussianNoise("noisy-sphere", text, base.reference, base.function, base.domain, base.minimizers, 0.0,
+                         base.start, scale=scale)  # fmt: skip
 
 
 def sparse_quadratic(n: int = 10, condition: float = 100.0, probability: float = 0.1) -> SparseGradients:
     """Return a quadratic whose gradient's coordinates are seen now and then."""
+    _check("probability", probability, 0 < probability <= 1, "above 0 and at most 1")
     base = get("quadratic", n, condition=condition)
     text = f"{base.description}; each coordinate of the gradient is seen with probability {probability:g}"
-    return SparseGradients("sparse-quadratic", text, "textbook", base.function, base.domain, base.minimizers, 0.0,
+    return SparseGradients("sparse-quadratic", text, base.reference, base.function, base.domain, base.minimizers, 0.0,
                            base.start, probability=probability)  # fmt: skip
 
 
@@ -276,6 +293,7 @@ def counterexample(n: int = 1, slope: float = 3.0) -> Counterexample:
     """Return the line on which Adam goes to the wrong end."""
     if n != 1:
         raise ValueError(f"n must be 1 for counterexample, got {n}")
+    _check("slope", slope, 2 < slope < np.inf, "finite and above 2")
     mean = (slope - 2) / 3
     return Counterexample(
         "counterexample", f"a line whose slope is {slope:g} in every third step and -1 in the others",
@@ -287,6 +305,8 @@ def counterexample(n: int = 1, slope: float = 3.0) -> Counterexample:
 
 def logistic(n: int = 5, n_terms: int = 200, seed: int = 0, batch_size: int = 16) -> LogisticRegression:
     """Return logistic regression on made-up examples, the same for the same seed."""
+    for name, number in (("n_terms", n_terms), ("batch_size", batch_size)):
+        _check(name, number, isinstance(number, int | np.integer) and number >= 1, "an integer of at least 1")
     rng = np.random.default_rng(seed)
     inputs, truth = rng.standard_normal((n_terms, n)), rng.standard_normal(n)
     labels = np.where(inputs @ truth + rng.logistic(size=n_terms) > 0, 1.0, -1.0)
@@ -297,16 +317,25 @@ def logistic(n: int = 5, n_terms: int = 200, seed: int = 0, batch_size: int = 16
         hessian = (inputs * (sigma * (1 - sigma))[:, None]).T @ inputs / n_terms + 1e-3 * np.eye(n)
         x = x - np.linalg.solve(hessian, function(x)[1])
     return LogisticRegression(
-        "logistic", f"logistic regression on {n_terms} examples, seen in batches of {batch_size}", "textbook", function,
+        "logistic", f"logistic regression on {n_terms} examples, seen in batches of {batch_size}", "Cox 1958", function,
         _box(n, -3, 3), x[None], float(function(x)[0]), np.zeros(n), inputs=inputs, labels=labels,
         batch_size=batch_size,
     )  # fmt: skip
 
 
+OURS = "this package"
+NOCEDAL = "Nocedal and Wright 2006, section 3.3"
 SURVEY = "Jamil and Yang 2013, arXiv:1308.4008"
 TANG = -2.9035340277711770951
-_free("sphere", "the sum of squares", "textbook", (-5, 5), 0.0, [3.0, -4.0])
-_free("absolute-value", "the sum of absolute values: no gradient that fades", "textbook", (-5, 5), 0.0, [3.0, -4.0])
+_free("sphere", "the sum of squares", "De Jong 1975, F1", (-5, 5), 0.0, [3.0, -4.0])
+_free(
+    "absolute-value",
+    "the sum of absolute values: no gradient that fades",
+    "Schwefel 1981, 2.20",
+    (-5, 5),
+    0.0,
+    [3.0, -4.0],
+)
 _free("rosenbrock", "a curved valley", "Rosenbrock 1960, Comput. J. 3, 175", (-2, 2), 1.0, [-1.2, 1.0], least=2)
 _free("ackley", "a funnel full of dents", f"{SURVEY}, no. 1", (-5, 5), 0.0, [2.5, -1.5])
 _free("rastrigin", "a bowl full of dents", "Rastrigin 1974; Rudolph 1990", (-5.12, 5.12), 0.0, [2.2, -1.7])
@@ -315,7 +344,7 @@ _free("levy", "waves along a valley", "Levy and Montalvo 1985", (-10, 10), 1.0, 
 _free("styblinski-tang", "a quartic with one deeper well of 2**n", f"{SURVEY}, no. 144", (-5, 5), TANG, [-0.5, 0.3],
       lambda n: -39.166165703771419 * n)  # fmt: skip
 _free("zakharov", "a plate that steepens", f"{SURVEY}, no. 173", (-5, 10), 0.0, [3.0, -2.0])
-_free("plateau", "a well in a plain where gradients fade", "textbook", (-5, 5), 0.0, [3.0, 2.5])
+_free("plateau", "a well in a plain where gradients fade", OURS, (-5, 5), 0.0, [3.0, 2.5])
 _plane("beale", "sharp peaks at the corners, a flat valley", f"{SURVEY}, no. 10", [(-4.5, 4.5)] * 2, [(3, 0.5)], 0.0,
        [1.0, 1.5])  # fmt: skip
 _plane("booth", "a tilted bowl", f"{SURVEY}, no. 17", [(-10, 10)] * 2, [(1, 3)], 0.0, [-5.0, -5.0])
@@ -334,7 +363,7 @@ _plane("six-hump-camel", "six wells, two of them deepest", f"{SURVEY}, no. 30", 
        [(0.0898420131003, -0.7126564030207), (-0.0898420131003, 0.7126564030207)], -1.0316284534898774,
        [1.5, 1.0])  # fmt: skip
 _plane("easom", "a well in a plain", f"{SURVEY}, no. 50", [(-10, 10)] * 2, [(np.pi, np.pi)], -1.0, [2.0, 2.2])
-_plane("saddle", "a saddle between two wells, from close beside its ridge", "textbook", [(-2, 2)] * 2,
+_plane("saddle", "a saddle between two wells, from close beside its ridge", OURS, [(-2, 2)] * 2,
        [(0, 1), (0, -1)], -0.5, [1.5, 1e-3])  # fmt: skip
 PROBLEMS.update({
     "quadratic": quadratic,
