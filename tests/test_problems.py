@@ -1,5 +1,7 @@
 """Test problems: gradients, minimizers, published minima, vectorization, noise."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -190,6 +192,16 @@ def test_samples_are_of_the_type_of_the_points(name):
     for dtype in (np.float32, np.float64):
         value, gradient = problem.sample(problem.start.astype(dtype), np.random.default_rng(0))
         assert (np.asarray(value).dtype, gradient.dtype) == (dtype, dtype)
+
+
+def test_the_table_of_the_docs_is_that_of_the_problems():
+    page = (Path(__file__).parent.parent / "docs" / "problems.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("`") for row in rows] == problems.names()
+    for name, n, description, minimum, reference in rows:
+        problem = problems.get(name.strip("`"))
+        assert n in ("any", str(problem.n))
+        assert (description, minimum, reference) == (problem.description, f"{problem.minimum:.6g}", problem.reference)
 
 
 def test_far_away_nothing_overflows():

@@ -113,17 +113,19 @@ def compare_command(
     for name in track(names, description="tuning and running", transient=True, console=Console(file=sys.stderr)):
         outcomes |= compare(found, [name], steps=steps, seeds=seeds, tune_budget=tune_budget, target=target)
     title = f"{found.name}: {seeds} starts, {steps} steps, {tune_budget} learning rates each"
-    columns = ("rate", "final loss", "quartiles", f"steps to {target:g}", "diverged", "good rates")
-    table = Table("", *columns, title=title)
+    table = Table(box=None, header_style="")
+    table.add_column(overflow="fold")
+    for column in ("rate", "loss", "quartiles", f"to {target:g}", "diverged", "good"):
+        table.add_column(column, no_wrap=True, justify="right")
     for name, outcome in outcomes.items():
         low, middle, high = outcome.quartiles
         reached = "never" if np.isinf(outcome.steps) else f"{outcome.steps:.0f}"
         table.add_row(name, f"{outcome.rate:.2g}", f"{middle:.2e}", f"{low:.0e}, {high:.0e}", reached,
                       str(outcome.failures), f"{outcome.sensitivity:.0%}")  # fmt: skip
+    print(title)
     Console().print(table)
-    print(
-        "rate: the learning rate, tuned; losses: medians, above the minimum; good rates: at most 10 times the best loss"
-    )
+    print("rate: the learning rate, tuned. loss: the median in the end, above the minimum.")
+    print(f"to {target:g}: steps until then. good: rates that end at no more than 10 times the best loss.")
     if plot is not None:
         require("matplotlib", "--plot")
         from adamas import plot as plots  # noqa: PLC0415 - optional

@@ -2,7 +2,7 @@
 
 ``problems.get("rosenbrock", n=10)`` makes one by name; `names` lists them. Points have shape (..., n): any leading axes
 are many points at once. A noisy problem also has ``sample(x, rng)``, whose randomness is the caller's generator's, so
-that several optimizers can be shown the same noise.
+that several optimizers can be shown the same noise. (Jamil and Yang 2013 is arXiv:1308.4008.)
 """
 
 from collections.abc import Callable, Sequence
@@ -325,7 +325,7 @@ def logistic(n: int = 5, n_terms: int = 200, seed: int = 0, batch_size: int = 16
 
 OURS = "this package"
 NOCEDAL = "Nocedal and Wright 2006, section 3.3"
-SURVEY = "Jamil and Yang 2013, arXiv:1308.4008"
+SURVEY = "Jamil and Yang 2013"
 TANG = -2.9035340277711770951
 _free("sphere", "the sum of squares", "De Jong 1975, F1", (-5, 5), 0.0, [3.0, -4.0])
 _free(
