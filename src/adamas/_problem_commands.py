@@ -17,7 +17,7 @@ import adamas
 from adamas import problems
 from adamas._choices import find_choice
 from adamas._compare import Outcome, compare
-from adamas._flags import UsageError, reject
+from adamas._flags import UsageError, at_least, reject
 from adamas.training.extras import require
 
 Problem = problems.Problem
@@ -26,6 +26,9 @@ ProblemName = Annotated[
     str, typer.Argument(metavar="PROBLEM", help="A name (adamas problems lists them), or MODULE:FUNCTION.")
 ]
 Dimension = Annotated[int | None, typer.Option("--dimension", help="Variables, where the problem leaves that free.")]
+Start = Annotated[
+    str | None, typer.Option("--start", metavar="X1,X2,...", help="Where to begin, or what to begin around.")
+]
 Picture = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result.")]
 
 
@@ -42,7 +45,7 @@ def minimize_command(
     problem: ProblemName,
     optimizer: Annotated[str, typer.Option("--optimizer", help="The rule.")] = "adam",
     learning_rate: Annotated[float, typer.Option("--learning-rate")] = 0.01,
-    start: Annotated[str | None, typer.Option("--start", metavar="X1,X2,...", help="Where to begin.")] = None,
+    start: Start = None,
     steps: Annotated[int, typer.Option("--steps", help="At most so many.")] = 1000,
     gtol: Annotated[float | None, typer.Option("--gtol", help="Stop at gradients as small as this.")] = None,
     dimension: Dimension = None,
@@ -53,12 +56,12 @@ def minimize_command(
 ) -> None:
     """Minimize a problem, showing progress."""
     require("scipy", "adamas minimize")
-    x0 = _numbers(start) if start is not None else None
-    found = _problem(problem, dimension, x0)
+    at_least(1, "--steps", steps)
+    found = _problem(problem, dimension, start)
     choice, history = find_choice(optimizer), adamas.History()
     try:
         run = adamas.Minimizer(
-            found.value_and_gradient, found.start if x0 is None else x0, jac=True, method=choice.name,
+            found.value_and_gradient, found.start, jac=True, method=choice.name,
             bounds=found.bounds, learning_rate=learning_rate, maxiter=steps, gtol=gtol, history=history,
         )  # fmt: skip
     except (TypeError, ValueError) as error:
@@ -77,16 +80,15 @@ def minimize_command(
         except OSError as error:
             reject("--history", f"{str(record)!r} cannot be written: {error.strerror or error}")
     if plot is not None:
-        _draw_run(plot, found, choice.name, history, x0)
+        _draw_run(plot, found, choice.name, history)
 
 
-def _draw_run(path: Path, problem: Problem, name: str, history: Any, x0: Any) -> None:
+def _draw_run(path: Path, problem: Problem, name: str, history: Any) -> None:
     require("matplotlib", "--plot")
     from adamas import plot as plots  # noqa: PLC0415 - optional
 
     if problem.n == 2:
-        begun = problem if x0 is None else _from(problem, x0)
-        ax = plots.trajectory(begun, {name: history})
+        ax = plots.trajectory(problem, {name: history})
     else:
         ax = plots.loss({name: history}, minimum=problem.minimum)
     _save(ax, path)
@@ -100,14 +102,14 @@ def compare_command(
     tune_budget: Annotated[int, typer.Option("--tune-budget", help="Learning rates that each may try.")] = 20,
     target: Annotated[float, typer.Option("--target", help="Loss above the minimum that counts as reached.")] = 1e-6,
     dimension: Dimension = None,
+    start: Start = None,
     plot: Picture = None,
     json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
 ) -> None:
     """Compare rules fairly: the same starts and noise, and the same budget to tune each learning rate."""
     for flag, number in (("--steps", steps), ("--seeds", seeds), ("--tune-budget", tune_budget)):
-        if number < 1:
-            reject(flag, f"must be at least 1, got {number}")
-    found = _problem(problem, dimension, None)
+        at_least(1, flag, number)
+    found = _problem(problem, dimension, start)
     names = [find_choice(name.strip(), "--optimizers").name for name in optimizers.split(",")]
     outcomes: dict[str, Outcome] = {}
     for name in track(names, description="tuning and running", transient=True, console=Console(file=sys.stderr)):
@@ -139,19 +141,26 @@ def compare_command(
         json_.write_text(json.dumps(record, indent=1) + "\n")
 
 
-def _problem(name: str, n: int | None, start: Any) -> Problem:
-    """Return a problem by name, or made of the user's function of an array that returns value and gradient."""
+def _problem(name: str, n: int | None, text: str | None) -> Problem:
+    """Return a problem by name, or made of the user's function of an array that returns value and gradient.
+
+    n: --dimension; text: --start, where the problem then begins.
+    """
+    start = None if text is None else _numbers(text)
     if ":" in name:
         function = _imported(name)
         if start is None:
             reject("--start", f"is needed for {name}, whose dimension is not known")
         domain = np.stack([start - 5, start + 5], axis=-1)
         none = np.empty((0, len(start)))
-        return Problem(name, "your function", "you", _rowwise(function), domain, none, 0.0, start)
+        return Problem(name, "your function", "you", _rowwise(name, function), domain, none, 0.0, start)
     try:
-        return problems.get(name, n if n is not None else len(start) if start is not None and _free(name) else None)
+        found = problems.get(name, n if n is not None else len(start) if start is not None and _free(name) else None)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if start is not None and len(start) != found.n:
+        reject("--start", f"has {len(start)} numbers, but {name} has {found.n} variables")
+    return found if start is None else _from(found, start)
 
 
 def _free(name: str) -> bool:
@@ -175,14 +184,24 @@ def _imported(name: str) -> Any:
     return found
 
 
-def _rowwise(function: Any) -> Any:
+def _rowwise(name: str, function: Any) -> Any:
     """Return a function of points of shape (..., n), made of one of a single point."""
+
+    def one(x: Any) -> tuple[float, Any]:
+        try:
+            value, gradient = function(x.copy())
+            value, gradient = float(value), np.asarray(gradient, float)
+        except Exception as error:
+            kind = type(error).__name__
+            raise UsageError(f"{name} must return value and gradient: it gave a {kind}: {error}") from error
+        if gradient.shape != x.shape:
+            raise UsageError(f"{name} must return a gradient of shape {x.shape}, got {gradient.shape}")
+        return value, gradient
 
     def many(x: Any) -> tuple[Any, Any]:
         if x.ndim == 1:
-            value, gradient = function(x)
-            return value, np.asarray(gradient, float)
-        results = [function(point) for point in x.reshape(-1, x.shape[-1])]
+            return one(x)
+        results = [one(point) for point in x.reshape(-1, x.shape[-1])]
         values, gradients = zip(*results, strict=True)
         return np.reshape(values, x.shape[:-1]), np.reshape(gradients, x.shape)
 
