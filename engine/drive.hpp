@@ -93,7 +93,8 @@ inline void prefetch(const Operand& operand, std::size_t start, std::size_t end)
     const auto size = static_cast<std::size_t>(itemsize(operand.type));
     const char* const data = static_cast<const char*>(operand.data) + start * size;
     constexpr std::size_t line = 64;
-    for (std::size_t offset = 0; offset < tile * size; offset += line) __builtin_prefetch(data + offset, 1);
+    // One line more: few arrays begin with one.
+    for (std::size_t offset = 0; offset <= tile * size; offset += line) __builtin_prefetch(data + offset, 1);
 }
 
 // What follows a step of elements start to start + n, whose new values are in p.
