@@ -1,18 +1,27 @@
 """Adam for every array in Python: one readable definition, a compiled engine that returns the same bits."""
 
 from adamas import _optimizer, problems, rules, schedules
+from adamas._adam_tuner import AdamTuner
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._functional import adam_step
 from adamas._history import History
 from adamas._minimize import Minimizer, minimize
 from adamas._native import flush_denormals
+from adamas._space import Choice, Int, LogUniform, Uniform
+from adamas._tune import Tuner
 from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts the optimizers in place of the rules
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdamTuner",
+    "Choice",
     "History",
+    "Int",
+    "LogUniform",
     "Minimizer",
+    "Tuner",
+    "Uniform",
     "adam_step",
     "engine",
     "flush_denormals",

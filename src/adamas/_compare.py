@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from adamas._optimizer import OPTIMIZERS
-from adamas.problems import Counterexample, NoisyProblem, Problem
+from adamas._rows import DIVERGED, above_minimum, seen
+from adamas.problems import Problem
 
 Array = Any
 
 RATES = (1e-5, 10.0)
 """The range that learning rates are tuned in, on a log grid."""
-
-DIVERGED = 1e30
 
 
 @dataclass(frozen=True)
@@ -64,22 +63,12 @@ def run_all(problem: Problem, name: str, rate: float, starts: Array, steps: int,
     opt, x, losses = made(learning_rate=rate), starts.copy(), np.empty((len(starts), steps))
     with np.errstate(all="ignore"):
         for t in range(1, steps + 1):
-            value, gradient = _seen(problem, x, t, seed)
-            losses[:, t - 1] = value - problem.minimum
+            (value,), (gradient,) = seen(problem, x[None], t, seed)
+            losses[:, t - 1] = above_minimum(problem, value)
             opt.update(x, gradient)
             if problem.bounds is not None:
                 np.clip(x, *problem.bounds.T, out=x)
-        final = problem.value(x) - problem.minimum
-    return tuple(np.where(np.isfinite(a) & (a < DIVERGED), np.maximum(a, 0), DIVERGED) for a in (losses, final))  # type: ignore[return-value]
-
-
-def _seen(problem: Problem, x: Array, t: int, seed: int) -> tuple[Array, Array]:
-    """Return the exact values and the gradients that an optimizer sees in step t."""
-    if isinstance(problem, Counterexample):
-        return problem.value(x), problem.gradient_at(x, t)
-    if isinstance(problem, NoisyProblem):
-        return problem.value(x), problem.sample(x, np.random.default_rng([seed, t]))[1]
-    return problem.value_and_gradient(x)
+        return losses, above_minimum(problem, problem.value(x))
 
 
 def compare(

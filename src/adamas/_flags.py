@@ -1,7 +1,8 @@
 """Command-line options made from the rules: a rule that is added brings its own."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -11,7 +12,7 @@ import typer
 from adamas import schedules
 from adamas.rules import RULES, Range
 
-__all__ = ["RANGES", "Schedule", "UsageError", "at_least", "flag", "reject", "training_command"]
+__all__ = ["RANGES", "Schedule", "UsageError", "at_least", "flag", "reject", "told", "training_command"]
 
 UsageError: Any = typer.BadParameter.__base__
 """What typer raises for a wrong command line; it has no public name there."""
@@ -23,6 +24,15 @@ RANGES: dict[str, Range | None] = {name: r for rule in reversed(RULES.values()) 
 def reject(option: str, problem: str) -> NoReturn:
     """Raise the error that an option has this problem."""
     raise UsageError(f"{option} {problem}")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn errors about what the user gave into UsageError."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
 
 
 def at_least(least: int, option: str, number: int) -> None:

@@ -4,14 +4,13 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
 from adamas._bounds import FEW, Box
 from adamas._evaluate import JACS, DataEndedError, Evaluator, batches_of
-from adamas._optimizer import OPTIMIZERS, Optimizer
+from adamas._optimizer import Optimizer, find_optimizer
 from adamas._stopping import (
     ENDED,
     NOT_FINITE,
@@ -286,12 +285,7 @@ def _optimizer(method: Any, learning_rate: Any, hyperparameters: dict[str, Any])
             raise TypeError(f"method is an optimizer, so {next(iter(hyperparameters))} must be set there")
         method.reset()
         return method
-    names = {name.lower(): name for name in OPTIMIZERS}
-    if not isinstance(method, str) or method.lower() not in names:
-        near = get_close_matches(str(method).lower(), names, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"there is no method {method!r}: {hint}")
-    made: Any = OPTIMIZERS[names[method.lower()]]
+    made: Any = find_optimizer("method", method)
     return made(learning_rate=learning_rate, **hyperparameters)  # type: ignore[no-any-return]
 
 

@@ -313,3 +313,13 @@ def _documented(cls: type[Rule]) -> str:
 
 OPTIMIZERS = {name: complete(rule) for name, rule in RULES.items()}
 """Every optimizer class of the package by its name."""
+
+
+def find_optimizer(what: str, name: Any) -> Any:
+    """Return the class of a name in any case; raises ValueError, with the nearest, if none has it. what: for errors."""
+    names = {known.lower(): known for known in OPTIMIZERS}
+    if not isinstance(name, str) or name.lower() not in names:
+        near = get_close_matches(str(name).lower(), names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"there is no {what} {name!r}: {hint}")
+    return OPTIMIZERS[names[name.lower()]]

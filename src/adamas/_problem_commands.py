@@ -17,7 +17,7 @@ import adamas
 from adamas import problems
 from adamas._choices import find_choice
 from adamas._compare import Outcome, compare
-from adamas._flags import UsageError, at_least, reject
+from adamas._flags import UsageError, at_least, reject, told
 from adamas.training.extras import require
 
 Problem = problems.Problem
@@ -59,17 +59,15 @@ def minimize_command(
     at_least(1, "--steps", steps)
     found = _problem(problem, dimension, start)
     choice, history = find_choice(optimizer), adamas.History()
-    try:
+    with told():
         run = adamas.Minimizer(
             found.value_and_gradient, found.start, jac=True, method=choice.name,
             bounds=found.bounds, learning_rate=learning_rate, maxiter=steps, gtol=gtol, history=history,
         )  # fmt: skip
-    except (TypeError, ValueError) as error:
-        raise UsageError(str(error)) from None
-    for it in run:
-        if it.nit in _milestones(steps):
-            print(f"step {it.nit:>{len(str(steps))}}: f = {it.fun:.6e} at {_point(it.x)}")
-    result = run.result()
+        for it in run:
+            if it.nit in _milestones(steps):
+                print(f"step {it.nit:>{len(str(steps))}}: f = {it.fun:.6e} at {_point(it.x)}")
+        result = run.result()
     print(f"{choice.name}: f = {result.fun:.6e} at {_point(result.x)} after {result.nit} steps; {result.message}")
     if len(found.minimizers):
         nearest = found.minimizers[np.argmin(np.linalg.norm(found.minimizers - result.x, axis=1))]
@@ -90,7 +88,8 @@ def _draw_run(path: Path, problem: Problem, name: str, history: Any) -> None:
     if problem.n == 2:
         ax = plots.trajectory(problem, {name: history})
     else:
-        ax = plots.loss({name: history}, minimum=problem.minimum)
+        known = np.isfinite(problem.minimum)
+        ax = plots.loss({name: history}, minimum=problem.minimum if known else float(np.nanmin(history["loss"])))
     _save(ax, path)
 
 
@@ -112,8 +111,9 @@ def compare_command(
     found = _problem(problem, dimension, start)
     names = [find_choice(name.strip(), "--optimizers").name for name in optimizers.split(",")]
     outcomes: dict[str, Outcome] = {}
-    for name in track(names, description="tuning and running", transient=True, console=Console(file=sys.stderr)):
-        outcomes |= compare(found, [name], steps=steps, seeds=seeds, tune_budget=tune_budget, target=target)
+    with told():
+        for name in track(names, description="tuning and running", transient=True, console=Console(file=sys.stderr)):
+            outcomes |= compare(found, [name], steps=steps, seeds=seeds, tune_budget=tune_budget, target=target)
     title = f"{found.name}: {seeds} starts, {steps} steps, {tune_budget} learning rates each"
     table = Table(box=None, header_style="")
     table.add_column(overflow="fold")
@@ -151,9 +151,7 @@ def _problem(name: str, n: int | None, text: str | None) -> Problem:
         function = _imported(name)
         if start is None:
             reject("--start", f"is needed for {name}, whose dimension is not known")
-        domain = np.stack([start - 5, start + 5], axis=-1)
-        none = np.empty((0, len(start)))
-        return Problem(name, "your function", "you", _rowwise(name, function), domain, none, 0.0, start)
+        return problems.own(name, function, start)
     try:
         found = problems.get(name, n if n is not None else len(start) if start is not None and _free(name) else None)
     except ValueError as error:
@@ -182,30 +180,6 @@ def _imported(name: str) -> Any:
     if not callable(found):
         raise UsageError(f"{name} is {found!r}: it must be a function of an array that returns value and gradient")
     return found
-
-
-def _rowwise(name: str, function: Any) -> Any:
-    """Return a function of points of shape (..., n), made of one of a single point."""
-
-    def one(x: Any) -> tuple[float, Any]:
-        try:
-            value, gradient = function(x.copy())
-            value, gradient = float(value), np.asarray(gradient, float)
-        except Exception as error:
-            kind = type(error).__name__
-            raise UsageError(f"{name} must return value and gradient: it gave a {kind}: {error}") from error
-        if gradient.shape != x.shape:
-            raise UsageError(f"{name} must return a gradient of shape {x.shape}, got {gradient.shape}")
-        return value, gradient
-
-    def many(x: Any) -> tuple[Any, Any]:
-        if x.ndim == 1:
-            return one(x)
-        results = [one(point) for point in x.reshape(-1, x.shape[-1])]
-        values, gradients = zip(*results, strict=True)
-        return np.reshape(values, x.shape[:-1]), np.reshape(gradients, x.shape)
-
-    return many
 
 
 def _numbers(text: str) -> Any:

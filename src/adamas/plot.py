@@ -62,7 +62,8 @@ def trajectory(problem: Problem, runs: Runs, *, ax: Axes | None = None, levels: 
     paths = {label: np.concatenate([problem.start[None], run["x"]]) for label, run in runs.items()}
     low, high = _window(problem, list(paths.values()))
     grid = np.stack(np.meshgrid(*(np.linspace(a, b, 200) for a, b in zip(low, high, strict=True))), axis=-1)
-    gap = np.maximum(problem.value(grid) - problem.minimum, 1e-12)
+    value = problem.value(grid)
+    gap = np.maximum(value - (problem.minimum if np.isfinite(problem.minimum) else value.min()), 1e-12)
     edges = np.geomspace(max(np.quantile(gap, 0.001), gap.max() * 1e-8), gap.max(), levels)
     ax.contourf(*np.moveaxis(grid, -1, 0), gap, levels=edges, norm=LogNorm(), cmap="Greys", alpha=0.5, extend="min")
     ax.contour(*np.moveaxis(grid, -1, 0), gap, levels=edges, colors="gray", linewidths=0.4)

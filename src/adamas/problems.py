@@ -27,6 +27,7 @@ __all__ = [
     "SparseGradients",
     "get",
     "names",
+    "own",
 ]
 
 Array = NDArray[Any]
@@ -43,7 +44,8 @@ class Problem:
     """A function to minimize.
 
     domain: the box (n, 2) in which it is usually searched; bounds: the same if it is constrained to it, else None.
-    minimizers: (k, n), the known ones, perhaps none; minimum: the value there. start: (n,), where one usually begins.
+    minimizers: (k, n), the known ones, perhaps none; minimum: the value there, NaN if it is not known. start: (n,),
+    where one usually begins.
     """
 
     name: str
@@ -195,6 +197,36 @@ def get(name: str, n: int | None = None, **parameters: Any) -> Problem:
     if unknown := [parameter for parameter in parameters if parameter not in known]:
         raise ValueError(f"{name} has no parameter {unknown[0]!r}: it has {', '.join(known)}")
     return make(**parameters)
+
+
+def own(name: str, function: Callable[[Array], tuple[float, Array]], start: ArrayLike) -> Problem:
+    """Return the problem that a function is which takes an array (n,) and returns value and gradient.
+
+    start: (n,), finite; the domain reaches 5 to each side of it. Calls raise ValueError if it is no such function.
+    """
+    first = np.array(start, float)
+    if first.ndim != 1 or not first.size or not np.isfinite(first).all():
+        raise ValueError(f"start must be finite numbers, (n,), got {start!r}")
+
+    def one(x: Array) -> tuple[float, Array]:
+        try:
+            value, gradient = function(x.copy())
+            value, gradient = float(value), np.asarray(gradient, float)
+        except Exception as error:
+            kind = type(error).__name__
+            raise ValueError(f"{name} must return value and gradient: it gave a {kind}: {error}") from error
+        if gradient.shape != x.shape:
+            raise ValueError(f"{name} must return a gradient of shape {x.shape}, got {gradient.shape}")
+        return value, gradient
+
+    def rowwise(x: Array) -> tuple[Any, Array]:
+        if x.ndim == 1:
+            return one(x)
+        values, gradients = zip(*map(one, x.reshape(-1, x.shape[-1])), strict=True)
+        return np.reshape(values, x.shape[:-1]), np.reshape(gradients, x.shape)
+
+    domain = np.stack([first - 5, first + 5], axis=-1)
+    return Problem(name, "your function", "you", rowwise, domain, np.empty((0, len(first))), np.nan, first)
 
 
 def names() -> list[str]:
