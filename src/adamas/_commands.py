@@ -11,6 +11,7 @@ from adamas._history_commands import plot_command, show_command
 from adamas._predict import predict_command
 from adamas._problem_commands import compare_command, minimize_command, problems_command
 from adamas._reviews import train_reviews
+from adamas._tune_commands import tune_command
 
 __all__ = ["UsageError", "app", "run"]
 
@@ -27,6 +28,7 @@ history_app = typer.Typer()
 app.add_typer(history_app, name="history")
 history_app.command("show")(show_command)
 app.command("plot")(plot_command)
+app.command("tune")(tune_command)
 
 
 def run() -> int:

@@ -1,5 +1,6 @@
 """The command `adamas train digits`: images of digits, or of anything else, and the networks for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ from adamas.training.idx import is_idx_folder, read_idx_folder
 from adamas.training.images import jiggle, read_image_folder
 from adamas.training.tasks import build_digits
 
-__all__ = ["ImageNetwork", "train_digits"]
+__all__ = ["ImageNetwork", "prepare_digits", "train_digits"]
 
 
 class ImageNetwork(StrEnum):
@@ -112,6 +113,19 @@ def train_digits(
     weights.safetensors (of the best epoch), results.json and loss.png; a comparison has such a folder for each
     optimizer, and compare.png.
     """
+    conduct(*prepare_digits(options, model, hidden, data, image_size, classes, augment))
+
+
+def prepare_digits(
+    options: Mapping[str, Any],
+    model: ImageNetwork,
+    hidden: str | None,
+    data: Path | None,
+    image_size: int | None,
+    classes: str | None,
+    augment: bool | None,
+) -> tuple[Experiment, Settings]:
+    """Return the experiment that the options of the command describe, and its settings."""
     default = DEFAULTS[model]
     if model is ImageNetwork.cnn:
         require("torch", "the network cnn")
@@ -139,7 +153,7 @@ def train_digits(
 
     in_torch = model is ImageNetwork.cnn or augment
     experiment = Experiment("digits", "images", parts, build, details, in_torch)
-    conduct(replace(experiment, augment=jiggle if augment else None), settings)
+    return replace(experiment, augment=jiggle if augment else None), settings
 
 
 def _units(hidden: str) -> list[int]:

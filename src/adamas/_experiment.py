@@ -1,7 +1,7 @@
 """What every training command does once it has its examples and its network: train, show, keep, compare."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import adamas
 from adamas import _tree
 from adamas._choices import Choice, find_choice, find_choices
 from adamas._flags import RANGES, Schedule, UsageError, at_least, reject
-from adamas.training import Model, Parts, Run, Scores, count_steps, pictures, train
+from adamas.training import Epoch, Model, Parts, Run, Scores, count_steps, pictures, train
 from adamas.training.console import monitor, show_baselines, show_comparison, show_results
 
 __all__ = ["Experiment", "Settings", "conduct"]
@@ -210,26 +210,22 @@ class Training:
         folder.steps.every = max(1, self.steps // RECORDED)
         try:
             with monitor(settings.epochs, self.steps) as view:
-                for epoch in train(
-                    self.model,
-                    self.params,
-                    self.stepper,
-                    experiment.parts.train,
-                    experiment.parts.validation,
-                    epochs=settings.epochs,
-                    batch_size=settings.batch_size,
-                    rng=self.for_order,
-                    patience=settings.patience,
-                    augment=self._augment,
-                    after_step=view.step,
-                    history=folder.steps,
-                ):
+                for epoch in self.epochs(after_step=view.step, history=folder.steps):
                     folder.record(epoch, self.params)
                     view.epoch(epoch)
         except FloatingPointError as error:
             self.lost = f"{error}: try a lower --learning-rate"
         finally:
             self._conclude()
+
+    def epochs(self, **options: Any) -> Iterator[Epoch]:
+        """Train, and yield what is known after each epoch; options: of `train`."""
+        parts, settings = self.experiment.parts, self.settings
+        return train(
+            self.model, self.params, self.stepper, parts.train, parts.validation, epochs=settings.epochs,
+            batch_size=settings.batch_size, rng=self.for_order, patience=settings.patience, augment=self._augment,
+            **options,
+        )  # fmt: skip
 
     def _augment(self, inputs: NDArray[Any]) -> NDArray[Any]:
         augment = self.experiment.augment

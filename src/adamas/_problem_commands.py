@@ -146,9 +146,9 @@ def _problem(name: str, n: int | None, text: str | None) -> Problem:
 
     n: --dimension; text: --start, where the problem then begins.
     """
-    start = None if text is None else _numbers(text)
+    start = None if text is None else numbers(text)
     if ":" in name:
-        function = _imported(name)
+        function = imported(name)
         if start is None:
             reject("--start", f"is needed for {name}, whose dimension is not known")
         return problems.own(name, function, start)
@@ -170,7 +170,7 @@ def _free(name: str) -> bool:
     return True
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, "")
     try:
@@ -182,7 +182,7 @@ def _imported(name: str) -> Any:
     return found
 
 
-def _numbers(text: str) -> Any:
+def numbers(text: str) -> Any:
     try:
         return np.array([float(part) for part in text.split(",")])
     except ValueError:

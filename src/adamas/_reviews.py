@@ -1,6 +1,7 @@
 """The command `adamas train reviews`: texts, their sentiment or any other label of two, and a recurrent network."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,7 @@ from adamas.training.scores import balanced_accuracy, confusion_matrix
 from adamas.training.tasks import VOCABULARY, build_reviews
 from adamas.training.text import Vocabulary, distinct, read_reviews, tweets
 
-__all__ = ["Cell", "train_reviews"]
+__all__ = ["Cell", "prepare_reviews", "train_reviews"]
 
 
 class Cell(StrEnum):
@@ -71,6 +72,18 @@ def train_reviews(
     defaults. Biases do not decay. The folder of results holds config.json, vocabulary.json, history.jsonl (a line per
     epoch), weights.safetensors (of the best epoch), results.json and loss.png.
     """
+    conduct(*prepare_reviews(options, cell, embedding, hidden, dropout, data))
+
+
+def prepare_reviews(
+    options: Mapping[str, Any],
+    cell: Cell,
+    embedding: int,
+    hidden: int,
+    dropout: float,
+    data: Path | None,
+) -> tuple[Experiment, Settings]:
+    """Return the experiment that the options of the command describe, and its settings."""
     require("torch", "the recurrent network")
     require("sklearn", "naive Bayes")
     settings = Settings.of(options, TUNED, epochs=4, batch_size=32, patience=2)
@@ -95,7 +108,7 @@ def train_reviews(
         files={VOCABULARY: json.dumps(vocabulary.words)},
         baselines={name: _scores(texts.test, found) for name, found in baselines.items()},
     )
-    conduct(experiment, settings)
+    return experiment, settings
 
 
 def _parts(data: Path | None, rng: np.random.Generator) -> Parts:

@@ -5,7 +5,10 @@ import math
 import os
 import socket
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +50,19 @@ PRUNERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's messages and warnings of experiments back: failures are counted, and told in the end."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def _picked(what: str, given: Any, known: Mapping[str, Callable[[Any], Any]], argument: Any) -> Any:
     if not isinstance(given, str):
         return given
@@ -55,18 +71,23 @@ def _picked(what: str, given: Any, known: Mapping[str, Callable[[Any], Any]], ar
     return known[given](argument)
 
 
-def open_storage(url: str | None, workers: int = 1) -> Any:
+def check_shared(url: str) -> None:
+    """Raise ValueError if a storage is not for several workers."""
+    if url.startswith("sqlite"):
+        raise ValueError(
+            f"storage {url!r} is SQLite, which locks the whole file for each write and may lose trials of several "
+            "workers: use the path of a journal on one machine, or PostgreSQL"
+        )
+
+
+@quiet()
+def open_storage(url: str | None) -> Any:
     """Return an Optuna storage: memory, a journal in a file, or the database of a URL.
 
-    Raises ValueError for SQLite with several workers, and OSError, in one line, if it cannot be reached.
+    Raises OSError, in one line, if it cannot be reached.
     """
     if url is None:
         return None
-    if url.startswith("sqlite") and workers > 1:
-        raise ValueError(
-            f"storage {url!r} is SQLite, which locks the whole file for each write and may lose trials of {workers} "
-            "workers: use the path of a journal on one machine, or PostgreSQL"
-        )
     if "://" not in url:
         try:
             return optuna.storages.JournalStorage(JournalFileBackend(url))
@@ -86,30 +107,99 @@ def open_storage(url: str | None, workers: int = 1) -> Any:
         raise OSError(f"storage {url!r} cannot be reached: {lines[0]}") from None
 
 
-def open_study(tuner: "Tuner", iterations: int, seed: int | None) -> Any:
-    """Return the study of a tuner, which is continued if it is there."""
-    optuna.logging.set_verbosity(logging.ERROR)  # failures are counted, and told in the end
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = _picked("sampler", tuner.sampler, SAMPLERS, seed)
-        pruner = _picked("pruner", tuner.pruner, PRUNERS, iterations) or optuna.pruners.NopPruner()
-    storage = open_storage(tuner.storage) if isinstance(tuner.storage, str) else tuner.storage
-    return optuna.create_study(
-        storage=storage, study_name=tuner.study, sampler=sampler, pruner=pruner, load_if_exists=tuner.study is not None
-    )
+@contextmanager
+def opened(tuner: "Tuner", iterations: int, worker: int = 0) -> Iterator[Any]:
+    """Open the study of a tuner, which is continued if it is there, and close its storage in the end.
+
+    The sampler's seed depends on the tuner's, the worker and how many trials there are, so that none repeats another.
+    """
+    with stored(tuner.storage) as storage:
+        yield _study_in(storage, tuner, iterations, worker)
 
 
-def search(tuner: "Tuner", num_trials: int, iterations: int, progress: Progress | None) -> Tuned:
-    """Return what trials found until there are so many in the study, whoever runs them."""
-    study = open_study(tuner, iterations, tuner.seed)
-    while (left := num_trials - finished(study)) > 0:
+@contextmanager
+def stored(url: str | None) -> Iterator[Any]:
+    """Open a storage, and close it in the end."""
+    storage = open_storage(url)
+    try:
+        yield storage
+    finally:
+        if isinstance(storage, optuna.storages.RDBStorage):
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _study_in(storage: Any, tuner: "Tuner", iterations: int, worker: int) -> Any:
+    """Return the study of a tuner with its sampler and its pruner."""
+    study = optuna.create_study(storage=storage, study_name=tuner.study, load_if_exists=tuner.study is not None)
+    own = [tuner.seed, worker, len(study.get_trials(deepcopy=False))]
+    seed = tuner.seed if tuner.sampler == "qmc" else int(np.random.SeedSequence(own).generate_state(1)[0])
+    study.sampler = _picked("sampler", tuner.sampler, SAMPLERS, seed)
+    study.pruner = _picked("pruner", tuner.pruner, PRUNERS, iterations) or optuna.pruners.NopPruner()
+    return study
+
+
+@quiet()
+def search(tuner: "Tuner", num_trials: int, iterations: int, progress: Progress | None, worker: int = 0) -> Tuned:
+    """Return what trials found until there are so many in the study, whoever runs them, and none waits to be run."""
+    with opened(tuner, iterations, worker) as study:
+        if tuner.storage is not None:
+            recover(study)  # what an interrupted search left
+        _spend(tuner, study, num_trials, iterations, progress)
+        return tuned(study, tuner.space)
+
+
+def _spend(tuner: "Tuner", study: Any, num_trials: int, iterations: int, progress: Progress | None) -> None:
+    """Run trials until the budget is spent."""
+    while (left := num_trials - finished(study)) > 0 or waiting(study):
         if tuner.problem is not None and tuner.storage is None and tuner.pruner != "wilcoxon":
             at_once = ROUND.get(str(tuner.sampler), 1) if tuner.pruner is None else PRUNED_ROUND
-            _round(tuner, study, min(left, at_once), iterations, progress)
+            _round(tuner, study, max(1, min(left, at_once)), iterations, progress)
         else:
             called = [] if progress is None else [lambda _, trial: progress(_tried(trial))]
             study.optimize(_objective(tuner, iterations), n_trials=1, catch=(Exception,), callbacks=called)
-    return tuned(study, tuner.space)
+
+
+def pending(study: Any) -> bool:
+    """Return whether trials run, here or elsewhere, or wait to be run."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)))
+
+
+def waiting(study: Any) -> bool:
+    """Return whether trials wait to be run."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+
+def recover(study: Any) -> int:
+    """Fail the trials whose worker on this machine is dead, and have them run again; return how many there were.
+
+    A trial that died before it said whose it was counts as dead after a while.
+    """
+    found = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        host, _, pid = trial.user_attrs.get("worker", "").rpartition(":")
+        if host:
+            dead = host == socket.gethostname() and not _lives(int(pid))
+        else:
+            begun = trial.datetime_start
+            dead = begun is not None and (datetime.now(begun.tzinfo) - begun).total_seconds() > GRACE
+        if dead:
+            try:
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            except optuna.exceptions.UpdateFinishedTrialError:  # it ended while we looked
+                continue
+            whole = study._storage.get_trial(trial._trial_id)  # what we saw may be from before it drew all of them
+            study.enqueue_trial(whole.params, user_attrs={"again": trial.number})
+            found += 1
+    return found
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def finished(study: Any) -> int:
@@ -155,7 +245,7 @@ def _objective(tuner: "Tuner", iterations: int) -> Callable[[Any], float]:
             given.suggest(trial, name)
         try:
             score = (
-                _on_problem(tuner, trial, iterations) if tuner.problem is not None else float(tuner.objective(trial))
+                _on_problem(tuner, trial, iterations) if tuner.problem is not None else float(tuner.objective(trial))  # type: ignore[misc]
             )
         except optuna.TrialPruned:
             raise
@@ -213,6 +303,7 @@ def tuned(study: Any, space: Mapping[str, Range]) -> Tuned:
     return Tuned([_tried(t) for t in over if t.state != TrialState.FAIL or "error" in t.user_attrs], space)
 
 
+@quiet()
 def importances(result: Tuned) -> dict[str, float]:
     """Return the importance of each hyper-parameter for the scores of a search."""
     scored = [trial for trial in result.trials if trial.score is not None]

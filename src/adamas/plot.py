@@ -19,6 +19,8 @@ except ImportError as error:
     raise ImportError("adamas.plot needs matplotlib, which is missing: pip install 'adamas[plot]'") from error
 
 from adamas._history import History
+from adamas._space import LogUniform
+from adamas._tune import Tuned
 from adamas.problems import Problem
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "overview",
     "rate_band",
     "trajectory",
+    "tuning",
     "update_ratio",
 ]
 
@@ -234,3 +237,53 @@ def heat_map(x: Any, y: Any, losses: Any, *, labels: tuple[str, str], ax: Axes |
     ax.plot(np.asarray(x)[columns], np.asarray(y)[rows], "x", color="black", ls="none")
     ax.set(xscale="log", xlabel=labels[0], ylabel=labels[1])
     return ax
+
+
+def tuning(result: Tuned) -> list[Axes]:
+    """Draw a search into a figure: scores in order, by the first hyper-parameter, over two, and importances.
+
+    Crosses mark trials that diverged or failed; the band by the first hyper-parameter is from quartile to quartile.
+    """
+    axes = list(Figure(figsize=(11, 7.5), layout="constrained").subplots(2, 2).flat)
+    scored = [trial for trial in result.trials if trial.score is not None]
+    good = [trial for trial in scored if trial.score is not None and trial.score < 1e30]
+    numbers, scores = [trial.number for trial in good], np.array([trial.score for trial in good], float)
+    floor = max(scores.min(initial=np.inf), 1e-300) if len(scores) and scores.min() >= 0 else None
+    shown = scores if floor is None else np.maximum(scores, floor)
+    names = sorted(result.space, key=lambda name: name != "learning_rate")
+    axes[0].plot(numbers, shown, ".", color=COLORS[0], label="trial")
+    axes[0].step(numbers, np.minimum.accumulate(shown), color=COLORS[1], where="post", label="best so far")
+    if bad := [trial.number for trial in result.trials if trial not in good]:
+        top = [0.97] * len(bad)
+        axes[0].plot(bad, top, "x", color="black", transform=axes[0].get_xaxis_transform(), label="no score")
+    axes[0].set(xlabel="trial", ylabel="score")
+    axes[0].legend()
+    _by_value(axes[1], names[0], [trial.params[names[0]] for trial in good], shown)
+    if len(names) > 1:
+        x, y = ([trial.params[name] for trial in good] for name in names[:2])
+        points = axes[2].scatter(x, y, c=shown, cmap="viridis_r", norm=LogNorm() if floor is not None else None, s=18)
+        axes[2].figure.colorbar(points, ax=axes[2], label="score")
+        axes[2].set(xlabel=names[0], ylabel=names[1])
+    shares = result.sensitivity
+    axes[3].barh(list(shares), list(shares.values()), color=COLORS[2])
+    axes[3].set(xlabel="importance", xlim=(0, 1))
+    for ax in axes[:2]:
+        ax.set_yscale("log" if floor is not None else "linear")
+        ax.grid(alpha=0.3)
+    for ax, name in ((axes[1], names[0]), (axes[2], names[0])):
+        ax.set_xscale("log" if isinstance(result.space[name], LogUniform) else "linear")
+    return axes
+
+
+def _by_value(ax: Axes, name: str, values: Any, scores: Any) -> None:
+    """Draw scores by the values of a hyper-parameter: median and quartiles of neighbours."""
+    ax.plot(values, scores, ".", color=COLORS[0])
+    ax.set(xlabel=name, ylabel="score")
+    if len(scores) < 20 or isinstance(values[0], str | bool):
+        return
+    order = np.argsort(values)
+    parts = np.array_split(order, min(12, len(order) // 5))
+    middle = [np.median(np.array(values)[part]) for part in parts]
+    low, median, high = np.array([np.quantile(scores[part], [0.25, 0.5, 0.75]) for part in parts]).T
+    ax.fill_between(middle, low, high, color=COLORS[1], alpha=0.2, lw=0)
+    ax.plot(middle, median, color=COLORS[1])
