@@ -15,8 +15,8 @@ Array = Any
 DIVERGED = 1e30
 """The loss of a run that went beyond this, or became NaN."""
 
-Report = Callable[[int, Array], Array]
-"""Called with the steps taken and the losses (rows, starts) now and then; returns which rows go on."""
+Report = Callable[[int, Array, Array], Array]
+"""Called with the steps taken, the numbers of some rows, and their losses (rows, starts); returns which go on."""
 
 
 class Losses:
@@ -49,70 +49,82 @@ def run_rows(
     bits of a row do not depend on the others. report: called each `every` steps.
     """
     losses = Losses(len(rows), starts.shape[-2])
-    try:
-        _run(problem, rule, rows, _columns(rule, rows), starts, iterations, seed, every, report, losses)
-    except (TypeError, ValueError):  # the rule branches on a number, so it cannot take a column of them
-        losses = Losses(len(rows), starts.shape[-2])
-        starts = np.broadcast_to(starts, (len(rows), *starts.shape[-2:]))
-        for i, row in enumerate(rows):
-            alone, h = Losses(1, starts.shape[-2]), SimpleNamespace(**{**_defaults(rule), **row})
-            _run(problem, rule, [row], h, starts[i], iterations, seed, 0, None, alone)
-            losses.final[i], losses.best[i] = alone.final[0], alone.best[0]
+    starts = np.broadcast_to(starts, (len(rows), *starts.shape[-2:]))
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(_kind(row), []).append(i)
+    for group in groups.values():
+        chosen = np.array(group)
+        try:
+            _run(problem, rule, rows, chosen, starts, iterations, seed, every, report, losses)
+        except (TypeError, ValueError):  # the rule branches on other numbers, so it cannot take a column of them
+            for i in group:
+                _run(problem, rule, rows, np.array([i]), starts, iterations, seed, 0, None, losses, columns=False)
     return losses
+
+
+def _kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what rows that are stepped as one array share: see `adamas.rules.alike`; switches are the same for all."""
+    return tuple(value if isinstance(value, bool | str) else (value == 0, 1 - value < 0.5) for value in row.values())
 
 
 def _run(
     problem: Problem,
     rule: type[Rule],
     rows: Sequence[Mapping[str, Any]],
-    h: Any,
+    alive: Array,
     starts: Array,
     iterations: int,
     seed: int,
     every: int,
     report: Report | None,
     losses: Losses,
+    columns: bool = True,
 ) -> None:
-    """Fill in the losses of rows that are run as one array; h: their hyper-parameters as attributes."""
-    alive = np.arange(len(rows))
-    x = np.array(np.broadcast_to(starts, (len(rows), *starts.shape[-2:])), float)
+    """Fill in the losses of the rows with the numbers in `alive`, which are run as one array."""
+    h = _hyperparameters(rule, rows, alive, columns)
+    # The rows lie next to each other in memory, so that NumPy's inner loops run over them and not over few coordinates.
+    x = np.array(starts[alive], float, order="F")
     state = [np.zeros_like(x) for _ in rule.state_names]
+    best = np.full(x.shape[:-1], DIVERGED, order="F")
     with np.errstate(all="ignore"):
         for t in range(1, iterations + 1):
             value, gradient = seen(problem, x, t, seed)
             gap = above_minimum(problem, value)
-            losses.best[alive] = np.minimum(losses.best[alive], gap)
+            np.minimum(best, gap, out=best)
             if report is not None and t > 1 and (t - 1) % every == 0:
-                keep = report(t - 1, gap)
-                alive, x, gradient = alive[keep], x[keep], gradient[keep]
-                state = [array[keep] for array in state]
+                keep = report(t - 1, alive, gap)
+                losses.best[alive] = best
+                alive, x, gradient, best = alive[keep], np.asfortranarray(x[keep]), gradient[keep], best[keep]
+                state = [np.asfortranarray(array[keep]) for array in state]
                 if not len(alive):
                     return
-                h = _columns(rule, [rows[int(i)] for i in alive])
+                h = _hyperparameters(rule, rows, alive, columns)
             x, *state = step(rule, np, named(*rule.numbers(h, t)), x, gradient, *state)
             if problem.bounds is not None:
                 np.clip(x, *problem.bounds.T, out=x)
         losses.final[alive] = above_minimum(problem, problem.value(x))
-        losses.best[alive] = np.minimum(losses.best[alive], losses.final[alive])
+        losses.best[alive] = np.minimum(best, losses.final[alive])
 
 
-def _defaults(rule: type[Rule]) -> dict[str, Any]:
-    return {name: getattr(rule, name) for name in rule.ranges}
-
-
-def _columns(rule: type[Rule], rows: Sequence[Mapping[str, Any]]) -> SimpleNamespace:
-    """Return all hyper-parameters as attributes: what the rows give as columns, (rows, 1, 1), else the defaults."""
-    columns = _defaults(rule)
-    for name in rows[0]:
-        columns[name] = np.array([row[name] for row in rows])[:, None, None]
-    return SimpleNamespace(**columns)
+def _hyperparameters(
+    rule: type[Rule], rows: Sequence[Mapping[str, Any]], chosen: Array, columns: bool
+) -> SimpleNamespace:
+    """Return all hyper-parameters as attributes: the numbers that rows give as columns, (rows, 1, 1)."""
+    of = {name: getattr(rule, name) for name in rule.ranges}
+    for name, first in rows[chosen[0]].items():
+        plain = not columns or isinstance(first, bool | str)
+        of[name] = first if plain else np.array([rows[i][name] for i in chosen.tolist()], float)[:, None, None]
+    return SimpleNamespace(**of)
 
 
 def above_minimum(problem: Problem, value: Array) -> Array:
     """Return how far losses are above the minimum, if that is known: DIVERGED where that is more, or not finite."""
-    known = math.isfinite(problem.minimum)
-    gap = np.maximum(value - problem.minimum, 0) if known else np.asarray(value)
-    return np.where(np.isfinite(gap) & (gap < DIVERGED), gap, DIVERGED)
+    if math.isfinite(problem.minimum):
+        value = np.maximum(value - problem.minimum, 0)
+    else:
+        value = np.where(np.isneginf(value), DIVERGED, value)
+    return np.fmin(value, DIVERGED)  # of NaN too
 
 
 def seen(problem: Problem, x: Array, t: int, seed: int) -> tuple[Array, Array]:

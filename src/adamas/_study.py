@@ -212,18 +212,14 @@ def _round(tuner: "Tuner", study: Any, n: int, iterations: int, progress: Progre
     """Run some trials on a problem as rows of one array."""
     trials = [study.ask() for _ in range(n)]
     rows = [{name: given.suggest(trial, name) for name, given in tuner.space.items()} for trial in trials]
-    alive, pruned = list(range(n)), set[int]()
+    pruned = set[int]()
 
-    def report(steps: int, losses: Any) -> Any:
-        middle = np.median(losses, axis=1)
-        keep = np.ones(len(alive), bool)
-        for k, i in enumerate(alive):
-            trials[i].report(float(middle[k]), steps)
+    def report(steps: int, alive: Any, losses: Any) -> Any:
+        for i, loss in zip(alive.tolist(), np.median(losses, axis=1).tolist(), strict=True):
+            trials[i].report(loss, steps)
             if trials[i].should_prune():
-                keep[k] = False
                 pruned.add(i)
-        alive[:] = [i for k, i in enumerate(alive) if keep[k]]
-        return keep
+        return np.array([i not in pruned for i in alive.tolist()])
 
     pruning = tuner.pruner is not None
     losses = tuner.run(rows, iterations, every=max(1, iterations // RUNGS), report=report if pruning else None)
@@ -276,7 +272,7 @@ def _on_problem(tuner: "Tuner", trial: Any, iterations: int) -> float:
         return float(np.median(finals))
     pruned = False
 
-    def report(steps: int, losses: Any) -> Any:
+    def report(steps: int, alive: Any, losses: Any) -> Any:  # noqa: ARG001 - there is one row
         nonlocal pruned
         trial.report(float(np.median(losses)), steps)
         pruned = trial.should_prune()

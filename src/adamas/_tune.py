@@ -16,7 +16,7 @@ from adamas.problems import Problem
 Array = Any
 Progress = Callable[["Tried"], object]
 
-ROUND = {"random": 256, "qmc": 256, "tpe": 8}
+ROUND = {"random": 4096, "qmc": 4096, "tpe": 8}
 """Trials that are run at once: TPE learns from those before."""
 
 

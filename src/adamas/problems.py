@@ -74,9 +74,8 @@ class Problem:
         if points.ndim == 0 or points.shape[-1] != self.n:
             raise ValueError(f"x has shape {points.shape}: the last axis of {self.name} must have length {self.n}")
         value, gradient = self.function(points)
-        return points.dtype.type(value) if points.ndim == 1 else value.astype(points.dtype), gradient.astype(
-            points.dtype
-        )
+        value = points.dtype.type(value) if points.ndim == 1 else value.astype(points.dtype, copy=False)
+        return value, gradient.astype(points.dtype, copy=False)
 
     def value(self, x: ArrayLike) -> Any:
         """Return the values at points of shape (..., n)."""

@@ -88,6 +88,14 @@ class scalars:
         return sys.float_info
 
 
+def alike(number: Any) -> Any:
+    """Return a coefficient to decide by, or of a column of them, one for each row of the arrays, the first.
+
+    So the numbers of a column must lie on the same side of 1/2, and all of them or none be 0.
+    """
+    return number.item(0) if getattr(number, "ndim", 0) else number
+
+
 def lerp(a: Any, b: Any, beta: float) -> Any:
     """Return beta*a + (1 - beta)*b, exactly a where a equals b.
 
@@ -96,10 +104,7 @@ def lerp(a: Any, b: Any, beta: float) -> Any:
     w*(b - a), so that it cannot overflow; and the smaller weight multiplies it, so that beta = 0 returns b itself.
     """
     w = 1 - beta
-    if getattr(w, "ndim", 0):  # a column, one for each row of the arrays
-        xp = w.__array_namespace__()  # type: ignore[attr-defined]
-        a, b, beta = xp.where(w < 0.5, b, a), xp.where(w < 0.5, a, b), xp.where(w < 0.5, w, beta)
-    elif w < 0.5:
+    if alike(w) < 0.5:
         return a + (w * b - w * a)
     return b + (beta * a - beta * b)
 
@@ -159,11 +164,6 @@ class Stages(NamedTuple):
     frozen: bool = False
 
 
-def some(number: Any) -> bool:
-    """Return whether a coefficient is not 0, or any of a column of them, one for each row of the arrays."""
-    return bool(number.any() if hasattr(number, "any") else number)
-
-
 def named(coefficients: dict[str, float], stages: Stages) -> SimpleNamespace:
     """Return the numbers of a step by name, as `step` takes them."""
     return SimpleNamespace(**coefficients, **stages._asdict())
@@ -189,12 +189,12 @@ def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state
     g = c.scale * g
     if c.clip < math.inf:
         g = clamp(xp, g, c.clip)
-    if some(c.l2):
+    if alike(c.l2):
         g = contain(xp, g + c.l2 * p, g)
     change, *state = rule.change(xp, c, p, g, *state)
     if c.frozen:
         change = 0.0
-    if some(c.decay):
+    if alike(c.decay):
         change = change + c.decay * p
     return p - change, *state
 
@@ -301,7 +301,7 @@ class Rule(Optimizer):
     def numbers(cls, h: SimpleNamespace, t: float) -> tuple[dict[str, float], Stages]:
         """Return the same for hyper-parameters that are numbers, as attributes of h."""
         decay = h.learning_rate * h.weight_decay if h.decoupled else 0.0
-        stages = Stages(l2=0.0 if h.decoupled else h.weight_decay, decay=decay, frozen=not some(h.learning_rate))
+        stages = Stages(l2=0.0 if h.decoupled else h.weight_decay, decay=decay, frozen=not alike(h.learning_rate))
         return cls.coefficients(h, t), stages  # type: ignore[arg-type]
 
     def at(self, t: int) -> SimpleNamespace:
