@@ -32,4 +32,5 @@ def test_what_the_examples_show(tmp_path):
     assert float(re.findall(r"accuracy (\S+)", shown["neural_network"])[-1]) > 0.97
     adam, sgd = (float(value) for value in re.findall(r"f = (\S+) at", shown["trajectories"]))
     assert adam < sgd
+    assert float(re.findall(r"f = (\S+),", shown["tuner"])[0]) < 1e-6
     assert shown["momentum_step_by_step"].count("\n") == 11

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Annotated, Any
@@ -244,7 +245,7 @@ def _show(result: Tuned) -> None:
     print(f"{len(result.trials)} trials: {counts}; {result.diverged} diverged")
     for error in sorted({trial.error for trial in result.trials if trial.error})[:3]:
         print(f"failed: {error}")
-    if len(result.space) > 1 and (shares := result.sensitivity):
+    if len(result.space) > 1 and find_spec("optuna") and (shares := result.sensitivity):
         print("the differences are due to " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
     if not scored:
         reject("PROBLEM", "has no score in any trial")

@@ -5,6 +5,7 @@ the colour-blind, and lines by their style in print; what diverged is marked, no
 """
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -264,7 +265,7 @@ def tuning(result: Tuned) -> list[Axes]:
         points = axes[2].scatter(x, y, c=shown, cmap="viridis_r", norm=LogNorm() if floor is not None else None, s=18)
         axes[2].figure.colorbar(points, ax=axes[2], label="score")
         axes[2].set(xlabel=names[0], ylabel=names[1])
-    shares = result.sensitivity
+    shares = result.sensitivity if find_spec("optuna") else {}
     axes[3].barh(list(shares), list(shares.values()), color=COLORS[2])
     axes[3].set(xlabel="importance", xlim=(0, 1))
     for ax in axes[:2]:
