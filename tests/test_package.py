@@ -66,6 +66,13 @@ def test_the_defaults():
         "Adam": f"Adam(learning_rate=0.001, {moments}, {decay}",
         "AdamW": f"AdamW(learning_rate=0.001, {moments}, weight_decay=0.01, decoupled=True)",
         "AMSGrad": f"AMSGrad(learning_rate=0.001, {moments}, {decay}",
+        "Adamax": f"Adamax(learning_rate=0.002, {moments}, {decay}",
+        "RAdam": f"RAdam(learning_rate=0.001, {moments}, {decay}",
+        "AdaBelief": f"AdaBelief(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-16, {decay}",
+        "Yogi": f"Yogi(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, {decay}",
+        "ADOPT": f"ADOPT(learning_rate=0.001, beta1=0.9, beta2=0.9999, epsilon=1e-06, {decay}",
+        "AdEMAMix": f"AdEMAMix(learning_rate=0.001, {moments}, beta3=0.9999, alpha=5.0, {decay}",
+        "Adan": f"Adan(learning_rate=0.001, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-08, {decay}",
     }
 
 

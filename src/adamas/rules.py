@@ -27,16 +27,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, TypeVar,
 
 # The rules, which the package takes over by these names; `step`, `lerp`, `scalars`, `RULES` and `Rule` are public too.
 __all__ = [
+    "ADOPT",
     "SGD",
     "AMSGrad",
+    "AdEMAMix",
+    "AdaBelief",
     "AdaGrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Adan",
     "CenteredRMSProp",
     "CenteredRMSPropMomentum",
     "Momentum",
+    "RAdam",
     "RMSProp",
     "RMSPropMomentum",
+    "Yogi",
 ]
 
 # --- hyper-parameters -------------------------------------------------------------------------------------------------
@@ -126,7 +133,12 @@ def clamp(xp: Any, x: Any, bound: float) -> Any:
 
 def contain(xp: Any, x: Any, g: Any) -> Any:
     """Return x, saturated where it is infinite though the g that it is made from is finite."""
-    return xp.where(abs(g) <= largest(xp, g), clamp(xp, x, largest(xp, x)), x)
+    return contain_within(xp, x, largest(xp, x), g)
+
+
+def contain_within(xp: Any, x: Any, bound: float, g: Any) -> Any:
+    """Return x cut to -bound ... bound where the g that it is made from is finite."""
+    return xp.where(abs(g) <= largest(xp, g), clamp(xp, x, bound), x)
 
 
 def square(xp: Any, x: Any) -> Any:
@@ -138,6 +150,11 @@ def variance(xp: Any, mean_of_squares: Any, mean: Any) -> Any:
     """Return the mean of squares less the square of the mean, and 0 where rounding would make it negative."""
     difference = mean_of_squares - square(xp, mean)
     return xp.where(difference < 0, 0.0, difference)
+
+
+def sign(xp: Any, x: Any) -> Any:
+    """Return 1, -1 or 0, as x is above, below or 0; NaN passes."""
+    return xp.where(x > 0, 1.0, xp.where(x < 0, -1.0, x))
 
 
 def ratio(xp: Any, a: Any, b: Any) -> Any:
@@ -619,3 +636,268 @@ class AMSGrad(Adam):
     @staticmethod
     def rate(xp, c, m, v, v_max):
         return Adam.rate(xp, c, m, v_max)
+
+
+@rule
+class Adamax(Adam):
+    r"""Adamax: Adam with a decaying maximum of the gradient's magnitude for its root of the mean of squares.
+
+    .. math::
+        u_t &= \max(\beta_2 u_{t-1}, |g_t| + \epsilon) \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t)}{u_t}
+
+    with Adam's mean m. The same as torch.optim.Adamax and optax.adamax; Keras adds epsilon to u instead; the paper has
+    none, so that an epsilon of 0 is the paper's form.
+
+    References: Kingma and Ba 2015, arXiv:1412.6980, Algorithm 2.
+    """
+
+    learning_rate: NonNegative = 2e-3
+
+    state_names = ("m", "u")
+
+    def coefficients(self, t):
+        return {
+            "learning_rate": self.learning_rate,
+            "step": self.learning_rate / (1 - self.beta1**t),
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "epsilon": self.epsilon,
+        }
+
+    @staticmethod
+    def change(xp, c, p, g, m, u):
+        m = lerp(m, g, c.beta1)
+        u = xp.maximum(c.beta2 * u, abs(g) + c.epsilon)
+        return c.step * ratio(xp, m, u), m, u
+
+    @staticmethod
+    def rate(xp, c, m, u):
+        return ratio(xp, c.learning_rate, u)
+
+
+@rule
+class RAdam(Adam):
+    r"""RAdam: Adam whose first steps are those of momentum, and later ones shorter as long as v is of few gradients.
+
+    .. math::
+        \rho_t &= \rho_\infty - 2t\, \frac{\beta_2^t}{1 - \beta_2^t}, \qquad \rho_\infty = \frac{2}{1 - \beta_2} - 1 \\
+        r_t &= \sqrt{\frac{(\rho_t - 4)(\rho_t - 2)\rho_\infty}{(\rho_\infty - 4)(\rho_\infty - 2)\rho_t}} \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t}{1 - \beta_1^t} \cdot \begin{cases}
+            r_t / (\sqrt{v_t / (1 - \beta_2^t)} + \epsilon) & \rho_t > 5 \\ 1 & \text{else} \end{cases}
+
+    with Adam's moments. The same as optax.radam (which takes 5 itself for the first case). torch.optim.RAdam adds
+    epsilon before v is corrected; the paper has no epsilon and takes 4 for 5.
+
+    References: Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
+    """
+
+    def coefficients(self, t):
+        rho_inf = 2 / (1 - self.beta2) - 1
+        rho = rho_inf - 2 * t * self.beta2**t / (1 - self.beta2**t)
+        rectified = rho > 5
+        r = 1.0
+        if rectified:
+            r = ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5
+        adam = Adam.coefficients(self, t)
+        return adam | {"step": adam["step"] * r, "rectified": rectified}
+
+    @staticmethod
+    def change(xp, c, p, g, m, v):
+        m = lerp(m, g, c.beta1)
+        v = lerp(v, square(xp, g), c.beta2)
+        return c.step * (ratio(xp, m, xp.sqrt(v) * c.root_scale + c.epsilon) if c.rectified else m), m, v
+
+
+@rule
+class AdaBelief(Adam):
+    r"""AdaBelief: Adam that takes long steps where gradients are as expected: near their mean.
+
+    .. math::
+        s_t &= \beta_2 s_{t-1} + (1 - \beta_2) (g_t - m_t)^2 + \epsilon \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{s_t / (1 - \beta_2^t)} + \epsilon}
+
+    with Adam's mean m. Epsilon adds up in s, to about epsilon / (1 - beta2). The same as the authors' code, and as
+    optax.adabelief, whose eps_root is the one in s.
+
+    References: Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
+    """
+
+    epsilon: NonNegative = 1e-16
+
+    state_names = ("m", "s")
+
+    @staticmethod
+    def change(xp, c, p, g, m, s):
+        m = lerp(m, g, c.beta1)
+        s = lerp(s, square(xp, g - m), c.beta2) + c.epsilon
+        return c.step * ratio(xp, m, xp.sqrt(s) * c.root_scale + c.epsilon), m, s
+
+
+@rule
+class Yogi(Adam):
+    r"""Yogi: Adam whose mean of squares moves towards the new square by a share of that, however far it is.
+
+    .. math::
+        v_t &= v_{t-1} - (1 - \beta_2)\, \mathrm{sign}(v_{t-1} - g_t^2)\, g_t^2 \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with Adam's mean m. The same as optax.yogi with initial_accumulator_value=0 (there 1e-6 is the start of both m and
+    v). The paper's algorithm corrects neither m nor v; implementations do.
+
+    References: Zaheer et al. 2018, "Adaptive Methods for Nonconvex Optimization", Algorithm 2.
+    """
+
+    learning_rate: NonNegative = 1e-2
+    epsilon: NonNegative = 1e-3
+
+    def coefficients(self, t):
+        return Adam.coefficients(self, t) | {"beta2": 1 - self.beta2}
+
+    @staticmethod
+    def change(xp, c, p, g, m, v):
+        m = lerp(m, g, c.beta1)
+        g2 = square(xp, g)
+        v = saturate(xp, v - sign(xp, v - g2) * (c.beta2 * g2))
+        return c.step * ratio(xp, m, xp.sqrt(v) * c.root_scale + c.epsilon), m, v
+
+
+@rule
+class ADOPT(Rule):
+    r"""ADOPT: the mean of gradients, each over the root of the mean of the squares before it; any beta2 converges.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, \mathrm{clip}\Big(\frac{g_t}{\max(\sqrt{v_{t-1}}, \epsilon)},
+            (t - 1)^{1/4}\Big), \qquad m_1 = 0 \\
+        \theta_t &= \theta_{t-1} - \eta m_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \qquad v_1 = g_1^2
+
+    The first step only looks at the gradient. The same as the authors' code, which counts from 0, and whose decoupled
+    decay also begins with the second step.
+
+    References: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2.
+    """
+
+    learning_rate: NonNegative = 1e-3
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.9999
+    epsilon: NonNegative = 1e-6
+
+    state_names = ("m", "v")
+
+    def coefficients(self, t):
+        return {
+            "learning_rate": self.learning_rate,
+            "beta1": self.beta1,
+            "beta2": self.beta2 if t > 1 else 0.0,
+            "epsilon": self.epsilon,
+            "bound": (t - 1) ** 0.25,
+        }
+
+    @staticmethod
+    def change(xp, c, p, g, m, v):
+        root = xp.sqrt(v)
+        normed = ratio(xp, g, xp.where(root < c.epsilon, c.epsilon, root))
+        m = lerp(m, contain_within(xp, normed, c.bound, g), c.beta1)
+        v = lerp(v, square(xp, g), c.beta2)
+        return c.learning_rate * m, m, v
+
+
+@rule
+class AdEMAMix(Adam):
+    r"""AdEMAMix: Adam with a second, much slower mean of the gradient beside the first.
+
+    .. math::
+        n_t &= \beta_3 n_{t-1} + (1 - \beta_3) g_t \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t) + \alpha n_t}
+            {\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with Adam's moments. The slow mean is not corrected, so it comes in slowly. The same as optax.contrib.ademamix. In
+    long runs the paper lets alpha rise linearly and beta3 from beta1 on, both over all steps: functions of the step do
+    that here.
+
+    References: Pagliardini, Ablin and Grangier 2024, arXiv:2409.03137, Algorithm 1.
+    """
+
+    beta3: Fraction = 0.9999
+    alpha: NonNegative = 5.0
+
+    state_names = ("m", "n", "v")
+
+    def coefficients(self, t):
+        return {
+            "learning_rate": self.learning_rate,
+            "mean_scale": 1 / (1 - self.beta1**t),
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "beta3": self.beta3,
+            "alpha": self.alpha,
+            "root_scale": (1 - self.beta2**t) ** -0.5,
+            "epsilon": self.epsilon,
+        }
+
+    @staticmethod
+    def change(xp, c, p, g, m, n, v):
+        m = lerp(m, g, c.beta1)
+        n = lerp(n, g, c.beta3)
+        v = lerp(v, square(xp, g), c.beta2)
+        mixed = contain(xp, c.mean_scale * m + c.alpha * n, g)
+        return c.learning_rate * ratio(xp, mixed, xp.sqrt(v) * c.root_scale + c.epsilon), m, n, v
+
+    @staticmethod
+    def rate(xp, c, m, n, v):
+        return Adam.rate(xp, c, m, v)
+
+
+@rule
+class Adan(Rule):
+    r"""Adan: Nesterov's momentum by the difference of gradients, over the root of the mean square of both.
+
+    .. math::
+        d_t &= g_t - g_{t-1}, \qquad d_1 = 0 \\
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) d_t \\
+        n_t &= \beta_3 n_{t-1} + (1 - \beta_3) (g_t + \beta_2 d_t)^2 \\
+        \theta_t &= \theta_{t-1} - \eta\, \frac{m_t / (1 - \beta_1^t) + \beta_2 v_t / (1 - \beta_2^t)}
+            {\sqrt{n_t / (1 - \beta_3^t)} + \epsilon}
+
+    The same as the authors' code with no_prox=True. The paper writes 1 - beta for each beta and divides by 1 plus the
+    decay instead of subtracting it. optax.adan multiplies d and v by 1 - beta2 where the paper's weight is our beta2.
+
+    References: Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
+    """
+
+    learning_rate: NonNegative = 1e-3
+    beta1: Fraction = 0.98
+    beta2: Fraction = 0.92
+    beta3: Fraction = 0.99
+    epsilon: NonNegative = 1e-8
+
+    state_names = ("m", "v", "n", "g_before")
+
+    def coefficients(self, t):
+        return {
+            "learning_rate": self.learning_rate,
+            "beta1": self.beta1,
+            "beta2": self.beta2,
+            "beta3": self.beta3,
+            "mean_scale": 1 / (1 - self.beta1**t),
+            "change_weight": self.beta2,
+            "change_scale": self.beta2 / (1 - self.beta2**t),
+            "root_scale": (1 - self.beta3**t) ** -0.5,
+            "epsilon": self.epsilon,
+            "has_before": t > 1,
+        }
+
+    @staticmethod
+    def change(xp, c, p, g, m, v, n, g_before):
+        d = contain(xp, g - g_before, g) if c.has_before else 0 * g
+        m = lerp(m, g, c.beta1)
+        v = lerp(v, d, c.beta2)
+        n = lerp(n, square(xp, g + c.change_weight * d), c.beta3)
+        ahead = contain(xp, c.mean_scale * m + c.change_scale * v, g)
+        return c.learning_rate * ratio(xp, ahead, xp.sqrt(n) * c.root_scale + c.epsilon), m, v, n, g
+
+    @staticmethod
+    def rate(xp, c, m, v, n, g_before):
+        return ratio(xp, c.learning_rate, xp.sqrt(n) * c.root_scale + c.epsilon)
