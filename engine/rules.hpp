@@ -374,6 +374,59 @@ struct Adan {
     T rate(T, T, T n, T) const { return ratio<T>(learning_rate, sqrt(n) * root_scale + epsilon); }
 };
 
+template <class T>
+struct Lion {
+    static constexpr const char* name = "Lion";
+    static constexpr const char* state_names = "m";
+    static constexpr const char* coefficients = "learning_rate beta1 beta2";
+    Number<T> learning_rate;
+    Average<T> beta1, beta2;
+
+    T change(T, T g, T& m) const {
+        const T ahead = lerp(m, g, beta1);
+        m = lerp(m, g, beta2);
+        return learning_rate * sign(ahead);
+    }
+};
+
+template <class T>
+struct NAdam {
+    static constexpr const char* name = "NAdam";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients =
+        "learning_rate mean_weight gradient_weight beta1 beta2 root_scale epsilon mu_product";
+    Number<T> learning_rate, mean_weight, gradient_weight;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon, mu_product;
+
+    T change(T, T g, T& m, T& v) const {
+        m = lerp(m, g, beta1);
+        v = lerp(v, square(g), beta2);
+        const T ahead = contain(mean_weight * m + gradient_weight * g, g);
+        return learning_rate * ratio(ahead, sqrt(v) * root_scale + epsilon);
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
+template <class T>
+struct ScheduleFreeAdamW {
+    static constexpr const char* name = "ScheduleFreeAdamW";
+    static constexpr const char* state_names = "d v";
+    static constexpr const char* coefficients =
+        "learning_rate step pull share rest beta2 root_scale epsilon own_decay weight_sum largest_rate";
+    Number<T> learning_rate, step, pull, share, rest;
+    Average<T> beta2;
+    Number<T> root_scale, epsilon, own_decay, weight_sum, largest_rate;
+
+    T change(T p, T g, T& d, T& v) const {
+        v = lerp(v, square(g), beta2);
+        const T u = ratio(g, sqrt(v) * root_scale + epsilon) + own_decay * p, d_before = d;
+        d = rest * (d - pull * u);
+        return step * u - share * d_before;
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
 // Not an optimizer: moves the bytes of Adam with next to no arithmetic, to measure what memory allows.
 template <class T>
 struct Stream {
@@ -392,7 +445,8 @@ struct Stream {
 template <template <class> class... Rule>
 struct List {};
 
-using Rules = List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam,
-                   AMSGrad, Adamax, RAdam, AdaBelief, Yogi, ADOPT, AdEMAMix, Adan, Stream>;
+using Rules =
+    List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam, AMSGrad,
+         Adamax, RAdam, AdaBelief, Yogi, ADOPT, AdEMAMix, Adan, Lion, NAdam, ScheduleFreeAdamW, Stream>;
 
 }  // namespace adamas::ADAMAS_ISA

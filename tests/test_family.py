@@ -1,7 +1,9 @@
 """The younger rules take the steps of their papers, and of whoever has them in the same form, in float64 to 1e-12."""
 
+import copy
 import importlib
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from harness import make
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
+
+import adamas
 
 STEPS = 200
 
@@ -97,6 +101,40 @@ def adan(p: Any, lr: float = 1e-3, b1: float = 0.02, b2: float = 0.08, b3: float
         p, last = p - lr * (m_hat + (1 - b2) * v_hat) / (np.sqrt(n_hat) + eps), g
 
 
+def lion(p: Any, lr: float = 1e-4, b1: float = 0.9, b2: float = 0.99) -> Steps:
+    m = 0 * p
+    while True:
+        g = yield p
+        p, m = p - lr * np.sign(b1 * m + (1 - b1) * g), b2 * m + (1 - b2) * g
+
+
+def nadam(p: Any, lr: float = 2e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, psi: float = 4e-3) -> Steps:
+    m, v, t, product = 0 * p, 0 * p, 0, 1.0
+
+    def mu(t: int) -> float:
+        return b1 * (1 - 0.5 * 0.96 ** (t * psi))
+
+    while True:
+        g, t = (yield p), t + 1
+        m, v, product = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2, product * mu(t)
+        m_hat = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (1 - product)
+        p = p - lr * m_hat / (np.sqrt(v / (1 - b2**t)) + eps)
+
+
+def schedule_free_adamw(
+    p: Any, lr: float = 2.5e-3, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, decay: float = 0.0
+) -> Steps:
+    """With its three sequences; y, where the gradient is taken, is yielded."""
+    x, z, v, t, total = p.copy(), p.copy(), 0 * p, 0, 0.0
+    while True:
+        y = (1 - b1) * z + b1 * x
+        g, t = (yield y), t + 1
+        v = b2 * v + (1 - b2) * g**2
+        z = z - lr * (g / (np.sqrt(v / (1 - b2**t)) + eps) + decay * y)
+        total += lr**2
+        x = (1 - lr**2 / total) * x + lr**2 / total * z
+
+
 PAPERS: dict[str, Callable[..., Steps]] = {
     "Adamax": adamax,
     "RAdam": radam,
@@ -105,6 +143,9 @@ PAPERS: dict[str, Callable[..., Steps]] = {
     "ADOPT": adopt,
     "AdEMAMix": ademamix,
     "Adan": adan,
+    "Lion": lion,
+    "NAdam": nadam,
+    "ScheduleFreeAdamW": schedule_free_adamw,
 }
 
 
@@ -145,11 +186,21 @@ IN_TORCH: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"eps": 0.0, "weight_decay": 0.1, "decoupled_weight_decay": True},
         {"epsilon": 0.0, "weight_decay": 0.1, "decoupled": True},
     ),
+    "NAdam": ("NAdam", {}, {}),
+    "NAdam, L2": ("NAdam", {"weight_decay": 0.1}, {"weight_decay": 0.1}),
 }
 
 
+@pytest.fixture
+def double():
+    """What torch keeps as a scalar, such as NAdam's product, is float32 unless this is its default."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("case", IN_TORCH)
-def test_the_steps_are_torchs(case):
+def test_the_steps_are_torchs(case, double):
     theirs, options, hyperparameters = IN_TORCH[case]
     q = torch.tensor(START, requires_grad=True)
     optimizer = getattr(torch.optim, theirs)([q], **options)
@@ -166,6 +217,7 @@ IN_OPTAX: dict[str, Callable[[Any], Any]] = {
     "Yogi": lambda optax: optax.chain(optax.scale_by_yogi(initial_accumulator_value=0.0), optax.scale(-1e-2)),
     "ADOPT": lambda optax: optax.contrib.adopt(1e-3),
     "AdEMAMix": lambda optax: optax.contrib.ademamix(1e-3),
+    "Lion": lambda optax: optax.lion(1e-4, weight_decay=0.0),
 }
 
 
@@ -186,6 +238,7 @@ IN_PYTORCH_OPTIMIZER: dict[str, tuple[str, dict[str, Any]]] = {
     "AdaBelief": ("AdaBelief", {"rectify": False}),
     "AdEMAMix": ("AdEMAMix", {}),
     "Adan": ("Adan", {}),
+    "Lion": ("Lion", {"weight_decay": 0.0}),
 }
 
 
@@ -199,3 +252,105 @@ def test_the_steps_are_those_of_pytorch_optimizer(name):
         q.grad = torch.tensor(g)
         optimizer.step()
         assert_allclose(p, q.detach().numpy(), rtol=1e-12, atol=1e-13)
+
+
+# --- what lives across steps ------------------------------------------------------------------------------------------
+
+
+def beta1_of(step: int) -> float:
+    return 0.9 if step < 5 else 0.5
+
+
+def test_the_carry_is_the_product_of_what_was():
+    opt, p = adamas.NAdam(beta1=beta1_of), np.ones(3)
+    assert opt.carry == ({"mu_product": 1.0},)
+    product = 1.0
+    for t in range(1, 11):
+        opt.update(p, np.ones(3))
+        product *= beta1_of(t - 1) * (1 - 0.5 * 0.96 ** (t * 4e-3))
+        assert opt.carry == ({"mu_product": pytest.approx(product, rel=1e-15)},)
+    opt.reset()
+    assert opt.carry == ({"mu_product": 1.0},)
+
+
+@pytest.mark.parametrize("case", ["NAdam", "ScheduleFreeAdamW"])
+def test_the_carry_is_copied_pickled_and_its_groups_own(case):
+    def of(step):
+        return 1e-2 * 0.9**step
+
+    opt, p = make(case, of, groups=[("b", {"learning_rate": 1.0})]), {"a": np.ones(2), "b": 1.0}
+    g = {"a": np.ones(2), "b": 1.0}
+    for _ in range(3):
+        opt.update(p, g)
+    assert len(opt.carry) == 2
+    opt.learning_rate = 1e-3  # a function of a test cannot be pickled
+    twin, q = pickle.loads(pickle.dumps(opt)), copy.deepcopy(p)
+    assert twin.carry == opt.carry
+    opt.update(p, g)
+    twin.update(q, g)
+    assert p["b"] == q["b"]
+    assert_array_equal(p["a"], q["a"])
+    assert twin.carry == opt.carry
+
+
+def test_a_step_that_is_not_taken_leaves_the_carry():
+    opt, p = adamas.NAdam(nonfinite="skip"), np.ones(3)
+    opt.update(p, np.ones(3))
+    before = opt.carry
+    opt.update(p, np.full(3, np.nan))
+    assert opt.carry == before
+    assert opt.t == 1
+
+
+# --- where to evaluate ------------------------------------------------------------------------------------------------
+
+
+def test_eval_params_are_the_average_of_the_iterates():
+    """The x of the paper's algorithm, of arrays, floats and what is in groups."""
+    x, z = START.copy(), START.copy()
+    v, total = 0 * x, 0.0
+    opt = adamas.ScheduleFreeAdamW(0.01, weight_decay=0.1)
+    params = {"w": START.copy(), "x": float(START[0])}
+    assert_array_equal(opt.eval_params(params)["w"], START)
+    for t in range(1, 50):
+        g = noisy(params["w"], t)
+        opt.update(params, {"w": g, "x": float(g[0])})
+        y = 0.1 * z + 0.9 * x
+        v = 0.999 * v + (1 - 0.999) * g**2
+        z = z - 0.01 * (g / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.1 * y)
+        total += 0.01**2
+        x = x + 0.01**2 / total * (z - x)
+        found = opt.eval_params(params)
+        assert_allclose(found["w"], x, rtol=1e-11, atol=1e-13)
+        assert found["x"] == pytest.approx(x[0], rel=1e-11)
+        assert found["w"] is not params["w"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "complex64", "bfloat16"])
+def test_eval_params_have_the_format_of_the_parameters(dtype):
+    opt = adamas.ScheduleFreeAdamW(0.1, state_format="bfloat16" if dtype == "float16" else "float32")
+    p = np.ones(4, np.dtype(dtype))
+    for _ in range(3):
+        opt.update(p, np.ones(4, p.dtype))
+    found = opt.eval_params(p)
+    assert found.dtype == p.dtype
+    assert abs(complex(found[0]) - 1) < abs(complex(p[0]) - 1)
+
+
+def test_eval_params_of_other_rules_are_the_parameters():
+    opt, p = adamas.Adam(0.1), [np.ones(2), 1.0]
+    opt.update(p, [np.ones(2), 1.0])
+    found = opt.eval_params(p)
+    assert_array_equal(found[0], p[0])
+    assert found[0] is not p[0]
+    assert found[1] == p[1]
+
+
+def test_eval_params_refuses_what_it_does_not_know():
+    opt = adamas.ScheduleFreeAdamW()
+    opt.update({"w": 1.0}, {"w": 1.0})
+    with pytest.raises(ValueError, match=r"params\['v'\] is not a parameter that this optimizer has stepped"):
+        opt.eval_params({"v": 1.0})
+    opt.beta1 = 0.0
+    with pytest.raises(ValueError, match=r"beta1 is 0: "):
+        opt.eval_params({"w": 1.0})

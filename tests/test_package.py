@@ -42,7 +42,8 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
     assert "References:" in cls.__doc__
     for hyperparameter in cls().ranges:
         assert f"\n{hyperparameter}: " in cls.__doc__
-    keyword_only = {"weight_decay", "decoupled", "groups", *Options.option_names}
+    whole = ("cautious", "update_clip", "trust_ratio")
+    keyword_only = {"weight_decay", "decoupled", "groups", *whole, *Options.option_names}
     for name in (*Options.option_names, "groups"):
         assert f"\n{name}: " in cls.__doc__
     for parameter in inspect.signature(cls).parameters.values():
@@ -72,6 +73,11 @@ def test_the_defaults():
         "Yogi": f"Yogi(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, {decay}",
         "ADOPT": f"ADOPT(learning_rate=0.001, beta1=0.9, beta2=0.9999, epsilon=1e-06, {decay}",
         "AdEMAMix": f"AdEMAMix(learning_rate=0.001, {moments}, beta3=0.9999, alpha=5.0, {decay}",
+        "Lion": f"Lion(learning_rate=0.0001, beta1=0.9, beta2=0.99, {decay}",
+        "NAdam": f"NAdam(learning_rate=0.002, {moments}, momentum_decay=0.004, {decay}",
+        "LAMB": "LAMB(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-06, weight_decay=0.01, decoupled=True, "
+        "trust_ratio=True)",
+        "ScheduleFreeAdamW": f"ScheduleFreeAdamW(learning_rate=0.0025, {moments}, weight_decay=0.0, decoupled=True)",
         "Adan": f"Adan(learning_rate=0.001, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-08, {decay}",
     }
 
