@@ -43,7 +43,7 @@ def page(rule: type[Rule]) -> str:
             "",
             "## The definition",
             "",
-            "```python",
+            "```py",
             _describe.stanza(rule),
             "```",
             "",
