@@ -4,6 +4,7 @@ With --text only the pages, which takes no time.
 """
 
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def path_of(problem: Any, name: str) -> tuple[str, History]:
 def draw() -> None:
     """Draw the pictures of all pages."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - not for the text
+    from PIL import Image  # noqa: PLC0415
 
     from adamas import plot  # noqa: PLC0415
 
@@ -85,7 +87,10 @@ def draw() -> None:
         for problem, ax in zip(PROBLEMS, axes, strict=True):
             runs = dict([path_of(problems.get(problem), name), *([beside[problem]] if name != "Adam" else [])])
             plot.trajectory(problems.get(problem), runs, ax=ax, levels=15)
-        axes[0].figure.savefig(FOLDER / f"{name}.png", dpi=72)
+            ax.legend(fontsize="small", framealpha=0.6)
+        picture = BytesIO()
+        axes[0].figure.savefig(picture, dpi=72)
+        Image.open(picture).convert("RGB").quantize(64).save(FOLDER / f"{name}.png", optimize=True)
         print(f"drawn: {name}")
 
 

@@ -2,11 +2,13 @@
 
 import copy
 import importlib
+import json
 import math
 import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from harness import make
 from numpy.testing import assert_allclose, assert_array_equal
 
 import adamas
+from adamas import _golden, rules
 
 STEPS = 200
 
@@ -354,3 +357,52 @@ def test_eval_params_refuses_what_it_does_not_know():
     opt.beta1 = 0.0
     with pytest.raises(ValueError, match=r"beta1 is 0: "):
         opt.eval_params({"w": 1.0})
+
+
+# --- one step against 50 digits ---------------------------------------------------------------------------------------
+
+SQUARES = {"v": 2, "s": 2, "u": 1, "AdEMAMix": {"n": 0}, "Adan": {"v": 0, "n": 2}}
+"""Which state is of the gradient's magnitude, or its square, so not negative; else it is of either sign."""
+
+
+def power_of(rule: str, state: str) -> Any:
+    return SQUARES.get(rule, {}).get(state, SQUARES.get(state, 0))
+
+
+@pytest.mark.parametrize("t", [1, 2, 10, 10**6])
+@pytest.mark.parametrize("name", PAPERS)
+def test_one_float32_step_is_within_2_spacings_of_exact(name, t):
+    """Of the parameter, if it is 4 times as large as any term of its change; else within 4 of the largest of all.
+
+    State is of the gradient's magnitude, or its square.
+    """
+    rng = np.random.default_rng(t)
+    n = 300
+    p, g = (10.0 ** rng.uniform(-6, 6, (2, n)) * rng.choice([-1, 1], (2, n))).astype(np.float32)
+    opt = make(name, weight_decay=0.01, decoupled=True)
+    state = []
+    for key in opt.rule.state_names:
+        power = power_of(name, key)
+        x = np.abs(g).astype(float) ** (power or 1) * rng.uniform(0.1, 2, n)
+        state.append((x * (1 if power else rng.choice([-1, 1], n)) * (t > 1)).astype(np.float32))
+    c = opt.at(t)
+    with adamas.flush_denormals(), np.errstate(all="ignore"):
+        new = rules.step(opt.rule, np, c, p, g, *state)[0]
+    with mpmath.workdps(50):
+        for k in range(n):
+            numbers = [mpmath.mpf(float(x[k])) for x in (p, g, *state)]
+            exact = rules.step(opt.rule, _golden.exact, c, *numbers)[0]
+            size, *sizes = map(abs, numbers)
+            turned = [sizes[0], -sizes[1], *sizes[2:]]  # one of both is without cancellation
+            terms = max(abs(rules.step(opt.rule, _golden.exact, c, size, *x)[0] - size) for x in (sizes, turned))
+            off = abs(float(new[k]) - exact) / float(np.spacing(np.float32(max(size, terms))))
+            assert off <= (2 if size >= 4 * terms else 4), (k, off)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", [*PAPERS, "LAMB"])
+def test_the_digits_are_learnt(name, adamas_, tmp_path):
+    """At the learning rate that the command has for it."""
+    done = adamas_("train", "digits", "--optimizer", name, "--out", "here", timeout=1200)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "here" / "results.json").read_text())["test_accuracy"] >= 0.96
