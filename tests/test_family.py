@@ -16,7 +16,9 @@ from harness import make
 from numpy.testing import assert_allclose, assert_array_equal
 
 import adamas
-from adamas import _golden, rules
+from adamas import _golden, problems, rules
+from adamas._compare import run_all
+from adamas._rows import run_rows
 
 STEPS = 200
 
@@ -406,3 +408,27 @@ def test_the_digits_are_learnt(name, adamas_, tmp_path):
     done = adamas_("train", "digits", "--optimizer", name, "--out", "here", timeout=1200)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "here" / "results.json").read_text())["test_accuracy"] >= 0.96
+
+
+# --- as rows of one array ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*PAPERS, "LAMB"])
+@pytest.mark.parametrize("hyperparameter", ["learning_rate", "beta2"])
+def test_rows_are_the_runs_of_optimizers(name, hyperparameter):
+    """Of the tuner, which steps many hyper-parameters at once where a rule can take a column of them."""
+    problem = problems.get("booth")
+    rows = [{"learning_rate": 0.01}, {"learning_rate": 0.03}]
+    if hyperparameter == "beta2":
+        rows = [{"learning_rate": 0.01, "beta2": 0.9}, {"learning_rate": 0.01, "beta2": 0.99}]
+    starts = np.array([[-1.2, 1.0], [0.5, 2.0]])
+    found = run_rows(problem, rules.RULES[name], rows, starts, 50).final
+    for i, row in enumerate(rows):
+        for j, start in enumerate(starts):
+            opt, x = make(name, **row), start.copy()
+            for _ in range(50):
+                opt.update(x, problem.gradient(x))
+            assert found[i, j] == pytest.approx(problem.value(x), rel=1e-9)
+    if hyperparameter == "learning_rate":
+        final = run_all(problem, name, 0.03, starts, 50, 0)[1]
+        assert_allclose(final, found[1], rtol=1e-9)

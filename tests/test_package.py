@@ -54,6 +54,7 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
 def test_the_defaults():
     defaults = {name: repr(getattr(adamas, name)()) for name in rules.RULES}
     decay = "weight_decay=0.0, decoupled=False)"
+    decoupled = "weight_decay=0.0, decoupled=True)"
     moments = "beta1=0.9, beta2=0.999, epsilon=1e-08"
     assert defaults == {
         "SGD": f"SGD(learning_rate=0.001, {decay}",
@@ -72,13 +73,13 @@ def test_the_defaults():
         "AdaBelief": f"AdaBelief(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-16, {decay}",
         "Yogi": f"Yogi(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, {decay}",
         "ADOPT": f"ADOPT(learning_rate=0.001, beta1=0.9, beta2=0.9999, epsilon=1e-06, {decay}",
-        "AdEMAMix": f"AdEMAMix(learning_rate=0.001, {moments}, beta3=0.9999, alpha=5.0, {decay}",
-        "Lion": f"Lion(learning_rate=0.0001, beta1=0.9, beta2=0.99, {decay}",
+        "AdEMAMix": f"AdEMAMix(learning_rate=0.001, {moments}, beta3=0.9999, alpha=5.0, {decoupled}",
+        "Lion": f"Lion(learning_rate=0.0001, beta1=0.9, beta2=0.99, {decoupled}",
         "NAdam": f"NAdam(learning_rate=0.002, {moments}, momentum_decay=0.004, {decay}",
         "LAMB": "LAMB(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-06, weight_decay=0.01, decoupled=True, "
         "trust_ratio=True)",
         "ScheduleFreeAdamW": f"ScheduleFreeAdamW(learning_rate=0.0025, {moments}, weight_decay=0.0, decoupled=True)",
-        "Adan": f"Adan(learning_rate=0.001, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-08, {decay}",
+        "Adan": f"Adan(learning_rate=0.001, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-08, {decoupled}",
     }
 
 

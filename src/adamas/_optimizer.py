@@ -352,9 +352,11 @@ def _documented(cls: type[Rule]) -> str:
     for f in sorted(fields(cls), key=lambda f: f.kw_only is True):
         if f.name in cls.ranges:
             lines.append(f"{f.name}: {cls.ranges[f.name] or 'True or False'}; {f.default!r} if not given.")
+    shared = cleandoc(Rule.__doc__ or "").split("\n\n", 1)[1]
     options = "\n\n".join(cleandoc(Options.__doc__ or "").split("\n\n")[1:])
     groups = cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]
-    return "\n".join([*lines, groups, "", "Options of the step:", "", options])
+    every = ["", "What those of every rule do:", "", shared]
+    return "\n".join([*lines, groups, *every, "", "Options of the step:", "", options])
 
 
 OPTIMIZERS = {name: complete(rule) for name, rule in RULES.items()}

@@ -968,6 +968,7 @@ class AdEMAMix(Adam):
 
     beta3: Fraction = 0.9999
     alpha: NonNegative = 5.0
+    decoupled: bool = field(default=True, kw_only=True)
 
     state_names = ("m", "n", "v")
 
@@ -1019,6 +1020,7 @@ class Adan(Rule):
     beta2: Fraction = 0.92
     beta3: Fraction = 0.99
     epsilon: NonNegative = 1e-8
+    decoupled: bool = field(default=True, kw_only=True)
 
     state_names = ("m", "v", "n", "g_before")
 
@@ -1067,6 +1069,7 @@ class Lion(Rule):
     learning_rate: NonNegative = 1e-4
     beta1: Fraction = 0.9
     beta2: Fraction = 0.99
+    decoupled: bool = field(default=True, kw_only=True)
 
     state_names = ("m",)
 

@@ -8,7 +8,7 @@ devices, ``differentiable=True``) runs the specification itself on torch tensors
 dense.
 
 The other rules of `adamas.rules` that descend from Adam are classes here too, with the arguments that torch would give
-them: ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, decoupled_weight_decay=False, maximize=False)``.
+them: ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, decoupled_weight_decay=True, maximize=False)``.
 
 After torch's own arguments each class takes, by name, `cautious`, `update_clip` and `trust_ratio`, per parameter group,
 and the options of a step: see `adamas.Adam`. The latter may be assigned between steps, as in
