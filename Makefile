@@ -33,6 +33,7 @@ bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; ARGS="--qui
 
 peers: $(VENV)/installed-all  ## the other libraries that make bench compares with
 	$(BIN)/pip install --quiet bitsandbytes jax ninja optax thinc
+	$(BIN)/pip install --quiet --no-deps absl-py h5py keras namex pytorch_optimizer torch-optimi
 	$(BIN)/pip install --quiet --no-build-isolation deepspeed  # it asks the torch that is there
 
 stress: $(VENV)/installed-stress  ## the tests that take long, or need large packages of others

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import adamas
-from benchmarks import accuracy, peers, table, tuning, work
+from benchmarks import accuracy, family, peers, table, tuning, work
 from benchmarks.timing import Ratio
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -29,7 +29,8 @@ def options() -> argparse.Namespace:
 
 
 def measured_rows(given: argparse.Namespace, progress: Progress) -> list[tuple[work.Row, Ratio]]:
-    rows = [row for row in [*work.ROWS, *tuning.ROWS] if given.only is None or given.only in f"{row.work} {row.beside}"]
+    rows = [*work.ROWS, *tuning.ROWS, *family.rows()]
+    rows = [row for row in rows if given.only is None or given.only in f"{row.work} {row.beside}"]
     rows = [row for row in rows if row.quick or not given.quick]
     found = []
     for row in progress.track(rows, description="particular work"):

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "observe.hpp"
+#include "reduce.hpp"
 
 // The iterations of the loop that follows do not depend on each other.
 #ifdef __clang__
@@ -15,17 +16,7 @@
 
 namespace adamas::ADAMAS_ISA {
 
-constexpr std::size_t words(const char* text) {
-    std::size_t count = *text ? 1 : 0;
-    for (; *text; ++text) count += *text == ' ';
-    return count;
-}
-
 enum class Decay { none, coupled, decoupled };
-
-// Whether a rule has an effective learning rate.
-template <class Rule>
-constexpr bool has_rate = requires { &Rule::rate; };
 
 // Dense arrays, the state stored as S. The arrays do not overlap (work.cpp checks), so its iterations are independent.
 // rates: where the effective learning rates go, if they are wanted.
@@ -52,15 +43,10 @@ template <Decay decay, bool wants_rates, class S, template <class> class Rule, c
     }
 }
 
-template <template <class> class Rule, class T, std::size_t... c>
-Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c...>) {
-    return {coefficients[c]...};
-}
-
 template <template <class> class Rule, bool wants_rates, class S, class T>
 void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state, T* rates) {
     constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
-    const auto rule = make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
+    const auto rule = make<Rule, T>(c);
     const auto run = [&](auto decay, double weight) {
         loop<decay.value, wants_rates, S>(rule, static_cast<T>(scale), static_cast<T>(weight), c.frozen, n, p, g, state,
                                           rates, states);
@@ -77,14 +63,6 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     constexpr std::size_t line = 64, worth = 1024;
     const std::size_t inside = reinterpret_cast<std::uintptr_t>(first) % line;
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
-}
-
-// Where the elements of a tile are: in the operand itself, if that holds T densely, else in `copy`.
-template <class T>
-T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
-    if (operand.type == native<T> && !operand.view) return static_cast<T*>(operand.data) + start;
-    load(operand, start, n, copy);
-    return copy;
 }
 
 // Asks the cache for the tile from start on, if it is dense and ends before `end`.
@@ -125,7 +103,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     const bool clips = c.clip < std::numeric_limits<double>::infinity();
     const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
     const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
-    const bool brief = slots.state_type != native<T>;
+    const bool brief = slots.state_type != native<T>, reduces = c.reduces();
     T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
     [[maybe_unused]] T before[tile], rate_tile[tile];
     [[maybe_unused]] Observer<T> observer;
@@ -140,18 +118,29 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             for (std::size_t k = 0; k < n; ++k) clipped[k] = clamp(factor * given[k], bound);
             g = clipped;
         }
-        void* state[max_state] = {};
         const auto kept = [&](std::size_t i) { return Operand{slots.state[i], slots.state_type, nullptr}; };
-        if (brief && !block.stochastic) {
-            for (std::size_t i = 0; i < states; ++i) state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
-            dense<Rule, wants_rates, BFloat16>(c, scale, n, p, g, state, rates);
-        } else {
-            for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
-            dense<Rule, wants_rates, T>(c, scale, n, p, g, state, rates);
+        bool direct = false;  // whether the state is converted one by one, not by tiles
+        if constexpr (!observed && std::is_same_v<T, float>) {
+            direct = brief && !block.stochastic && !reduces;
+            void* state[max_state] = {};
+            for (std::size_t i = 0; direct && i < states; ++i)
+                state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
+            if (direct) dense<Rule, false, BFloat16>(c, scale, n, p, g, state, rates);
         }
-        for (std::size_t i = 0; brief && block.stochastic && i < states; ++i) {
+        if (!direct) {
+            T* state[states + 1] = {};
+            for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
+            if (reduces) {
+                step_tile<Rule>(block, n, p, given, state, rates);
+            } else {
+                void* anywhere[max_state] = {};
+                for (std::size_t i = 0; i < states; ++i) anywhere[i] = state[i];
+                dense<Rule, wants_rates, T>(c, scale, n, p, g, anywhere, rates);
+            }
+        }
+        for (std::size_t i = 0; brief && !direct && i < states; ++i) {
             const Dice dice(c.key, slots.array, i + 1);
-            store<true>(state_tiles[i], kept(i), start, n, &dice);
+            store<true>(state_tiles[i], kept(i), start, n, block.stochastic ? &dice : nullptr);
         }
         finish(block, start, n, p);
         if constexpr (observed) {
@@ -174,7 +163,8 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     const Slots& slots = *block.slots;
     const bool plain = block.p.type == native<T> && block.g.type == native<T> && slots.state_type == native<T> &&
                        !block.p.view && !block.g.view && !slots.average && !slots.copy && !block.zero &&
-                       block.coefficients->clip == std::numeric_limits<double>::infinity();
+                       block.coefficients->clip == std::numeric_limits<double>::infinity() &&
+                       !block.coefficients->reduces();
     if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
     if (!plain) return drive_tiles<Rule, false, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {

@@ -171,16 +171,13 @@ std::size_t total_size(const std::vector<Block>& blocks) {
 
 }  // namespace
 
-void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks) {
-    const std::size_t total = total_size(blocks);
-    int n = threads_for(total);
-    const bool chosen = threads > 0;  // then no judgement of ours
-    if (n > 1 && !chosen && !patience.together(total)) n = 1;
-    const RuleInfo& info = table.rules[rule];
-    const std::size_t share = (total + n - 1) / n;
-    const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : cut;
+namespace {
 
-    // Thread i takes elements i*share to (i+1)*share of the concatenation of all blocks, cut at multiples of `whole`.
+// Calls body(block, begin, end) for all elements of all blocks, on n threads: thread i takes elements i*share to
+// (i+1)*share of the concatenation, cut at multiples of `whole`. Returns how long this thread worked.
+template <class Body>
+Clock::duration share_out(int n, const std::vector<Block>& blocks, std::size_t whole, const Body& body) {
+    const std::size_t total = total_size(blocks), share = (total + n - 1) / n;
     const auto inside = [whole](const Block& block, std::size_t start, std::size_t position) {
         if (position <= start) return std::size_t{0};
         return std::min(block.size, (position - start + whole - 1) / whole * whole);
@@ -194,13 +191,54 @@ void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks)
         for (const Block& block : blocks) {
             if (start >= last) break;
             const std::size_t begin = inside(block, start, first), end = inside(block, start, last);
-            if (begin < end)
-                (arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float)(block, begin, end);
+            if (begin < end) body(block, begin, end);
             start += block.size;
         }
         if (i == 0) own = Clock::now();
     });
-    if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own - begun);
+    return own - begun;
+}
+
+// Finds what the stages need to know of whole arrays.
+void reduce(int n, const Table& table, const RuleInfo& info, std::vector<Block>& blocks) {
+    std::size_t count = 0;
+    for (const Block& block : blocks) count += block.coefficients->reduces() ? parts(block) : 0;
+    if (count == 0) return;
+    std::vector<Sums> sums(count);
+    Sums* next = sums.data();
+    for (Block& block : blocks) {
+        block.sums = block.coefficients->reduces() ? next : nullptr;
+        next += block.sums ? parts(block) : 0;
+    }
+    share_out(n, blocks, sum_block, [&](const Block& block, std::size_t begin, std::size_t end) {
+        if (block.sums)
+            (arithmetic(block.p.type) == Type::float64 ? info.sums_in_double : info.sums_in_float)(block, begin, end);
+    });
+    const Flushing mode;
+    for (Block& block : blocks) {
+        if (!block.sums) continue;
+        Sums all = block.sums[0];
+        for (std::size_t i = 1; i < parts(block); ++i) all.add(block.sums[i]);
+        block.whole = table.whole(*block.coefficients, block.size, all);
+        block.sums = nullptr;
+    }
+}
+
+}  // namespace
+
+void run(const Table& table, std::size_t rule, std::vector<Block>& blocks) {
+    const std::size_t total = total_size(blocks);
+    int n = threads_for(total);
+    const bool chosen = threads > 0;  // then no judgement of ours
+    if (n > 1 && !chosen && !patience.together(total)) n = 1;
+    const RuleInfo& info = table.rules[rule];
+    reduce(n, table, info, blocks);
+    const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : cut;
+    const auto begun = Clock::now();
+    const auto own = share_out(n, blocks, whole, [&](const Block& block, std::size_t begin, std::size_t end) {
+        (arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float)(block, begin, end);
+    });
+    if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own);
 }
 
 void beside(const std::function<void()>& here, const std::function<void()>& there) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -39,9 +40,14 @@ struct View {
 // The coefficients of one step: the rule's, in its order, and those of the stages around it.
 struct Coefficients {
     double rule[max_coefficients];
-    double scale, clip, l2, decay, ema;
-    bool frozen;
+    double scale, clip, l2, decay, ema, update_clip, trust;
+    bool frozen, cautious;
     std::uint64_t key;  // of the random numbers of this step
+
+    // Whether a stage needs to know the whole array.
+    ADAMAS_INLINE bool reduces() const {
+        return cautious || trust != 0 || update_clip < std::numeric_limits<double>::infinity();
+    }
 };
 
 // Numbers in memory: dense in the order of the state unless a view is given.
@@ -94,6 +100,25 @@ struct Statistics {
     }
 };
 
+// What the stages that look at a whole array need of it: how many changes go against the gradient, and the sums of the
+// squares of what the update's clip measures, of those changes, and of the parameters, and of their products.
+struct Sums {
+    double agreeing = 0, units = 0, changes = 0, overlap = 0, params = 0;
+
+    void add(const Sums& other) {
+        agreeing += other.agreeing;
+        units += other.units;
+        changes += other.changes;
+        overlap += other.overlap;
+        params += other.params;
+    }
+};
+
+// What those stages multiply the change by: where the mask is 1, and everywhere.
+struct Whole {
+    double mask = 1, factor = 1;
+};
+
 // One parameter array with its gradient, and what is remembered of it.
 struct Block {
     std::size_t size = 0;
@@ -103,6 +128,8 @@ struct Block {
     bool stochastic = false;  // rounding to bfloat16
     const Coefficients* coefficients = nullptr;
     Statistics* statistics = nullptr;  // one for each `sum_block` elements, if they are wanted
+    Sums* sums = nullptr;              // the same, if the coefficients ask for them
+    Whole whole;                       // made of the sums
 };
 
 // The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection without visible structure.
@@ -112,8 +139,13 @@ ADAMAS_INLINE std::uint64_t mix64(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// Steps elements begin to end of a block; with statistics, begin is a multiple of `sum_block`, and end is too or the
-// size.
+// How many statistics or sums there are of a block.
+inline std::size_t parts(const Block& block) {
+    return (block.size + sum_block - 1) / sum_block;
+}
+
+// Steps elements begin to end of a block, or sums them up; with statistics or sums, begin is a multiple of `sum_block`,
+// and end is too or the size.
 using Kernel = void (*)(const Block& block, std::size_t begin, std::size_t end);
 
 // Adds the squares of unit * g of elements begin to end of a block to the partial sums, the first one to `lane`.
@@ -126,6 +158,7 @@ struct RuleInfo {
     const char* coefficients;  // words
     bool has_rate;             // an effective learning rate
     Kernel in_float, in_double;
+    Kernel sums_in_float, sums_in_double;
 };
 
 // Every rule, compiled for one instruction set.
@@ -134,6 +167,7 @@ struct Table {
     const RuleInfo* rules;
     std::size_t count;
     Squares squares;
+    Whole (*whole)(const Coefficients& c, std::size_t size, const Sums& sums);
 };
 
 #ifdef ADAMAS_X86
@@ -160,7 +194,7 @@ std::size_t find_rule(const std::string& name);
 
 // Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads. All of the
 // blocks have room for statistics, or none.
-void run(const Table& table, std::size_t rule, const std::vector<Block>& blocks);
+void run(const Table& table, std::size_t rule, std::vector<Block>& blocks);
 
 // Returns the sum of the squares of unit * g over all blocks, in float64. It depends neither on the number of threads
 // nor on how the gradients are cut into blocks.

@@ -12,8 +12,10 @@ const Table& tabulate(List<Rule...>) {
         has_rate<Rule<float>>,
         drive<Rule, float>,
         drive<Rule, double>,
+        sum_up<Rule, float>,
+        sum_up<Rule, double>,
     }...};
-    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares};
+    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of};
     return all;
 }
 

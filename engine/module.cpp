@@ -54,10 +54,11 @@ NB_MODULE(_engine, m) {
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
     nb::class_<TensorPlan>(m, "TensorPlan")
-        .def(
-            nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, nb::dict, nb::object, nb::tuple>(),
-            nb::arg("rule"), nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"),
-            nb::arg("all_states"), nb::arg("make_handles").none(), nb::arg("options"))
+        .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, std::vector<std::size_t>,
+                      nb::object, nb::dict, nb::object, nb::tuple>(),
+             nb::arg("rule"), nb::arg("tensor"), nb::arg("entries"), nb::arg("names"), nb::arg("counts"),
+             nb::arg("carried"), nb::arg("carries"), nb::arg("all_states"), nb::arg("make_handles").none(),
+             nb::arg("options"))
         .def("others", &TensorPlan::others)
         .def("read", nb::overload_cast<nb::list, nb::dict, nb::callable>(&TensorPlan::read), nb::arg("groups"),
              nb::arg("all_states"), nb::arg("numbers"))

@@ -72,9 +72,13 @@ T clamp(T x, T bound) {
 }
 
 template <class T>
+T contain_within(T x, T bound, T g) {
+    return abs(g) <= std::numeric_limits<T>::max() ? clamp(x, bound) : x;
+}
+
+template <class T>
 T contain(T x, T g) {
-    constexpr T largest = std::numeric_limits<T>::max();
-    return abs(g) <= largest ? clamp(x, largest) : x;
+    return contain_within(x, std::numeric_limits<T>::max(), g);
 }
 
 template <class T>
@@ -86,6 +90,11 @@ template <class T>
 T variance(T mean_of_squares, T mean) {
     const T difference = mean_of_squares - square(mean);
     return difference < 0 ? T{0} : difference;
+}
+
+template <class T>
+T sign(T x) {
+    return x > 0 ? T{1} : x < 0 ? T{-1} : x;
 }
 
 template <class T>
@@ -235,6 +244,189 @@ struct AMSGrad {
     T rate(T, T, T v_max) const { return ratio<T>(learning_rate, sqrt(v_max) * root_scale + epsilon); }
 };
 
+template <class T>
+struct Adamax {
+    static constexpr const char* name = "Adamax";
+    static constexpr const char* state_names = "m u";
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 epsilon";
+    Number<T> learning_rate, step;
+    Average<T> beta1;
+    Number<T> beta2, epsilon;
+
+    T change(T, T g, T& m, T& u) const {
+        m = lerp(m, g, beta1);
+        u = maximum<T>(beta2 * u, abs(g) + epsilon);
+        return step * ratio(m, u);
+    }
+    T rate(T, T u) const { return ratio<T>(learning_rate, u); }
+};
+
+template <class T>
+struct RAdam {
+    static constexpr const char* name = "RAdam";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 root_scale epsilon rectified";
+    Number<T> learning_rate, step;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon;
+    Flag rectified;
+
+    T change(T, T g, T& m, T& v) const {
+        m = lerp(m, g, beta1);
+        v = lerp(v, square(g), beta2);
+        return step * (rectified ? ratio(m, sqrt(v) * root_scale + epsilon) : m);
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
+template <class T>
+struct AdaBelief {
+    static constexpr const char* name = "AdaBelief";
+    static constexpr const char* state_names = "m s";
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 root_scale epsilon";
+    Number<T> learning_rate, step;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon;
+
+    T change(T, T g, T& m, T& s) const {
+        m = lerp(m, g, beta1);
+        s = lerp(s, square(g - m), beta2) + epsilon;
+        return step * ratio(m, sqrt(s) * root_scale + epsilon);
+    }
+    T rate(T, T s) const { return ratio<T>(learning_rate, sqrt(s) * root_scale + epsilon); }
+};
+
+template <class T>
+struct Yogi {
+    static constexpr const char* name = "Yogi";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients = "learning_rate step beta1 beta2 root_scale epsilon";
+    Number<T> learning_rate, step;
+    Average<T> beta1;
+    Number<T> beta2, root_scale, epsilon;
+
+    T change(T, T g, T& m, T& v) const {
+        m = lerp(m, g, beta1);
+        const T g2 = square(g);
+        v = saturate(v - sign(v - g2) * (beta2 * g2));
+        return step * ratio(m, sqrt(v) * root_scale + epsilon);
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
+template <class T>
+struct ADOPT {
+    static constexpr const char* name = "ADOPT";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients = "learning_rate beta1 beta2 epsilon bound";
+    Number<T> learning_rate;
+    Average<T> beta1, beta2;
+    Number<T> epsilon, bound;
+
+    T change(T, T g, T& m, T& v) const {
+        const T root = sqrt(v);
+        const T normed = ratio<T>(g, root < epsilon ? epsilon.value : root);
+        m = lerp(m, contain_within<T>(normed, bound, g), beta1);
+        v = lerp(v, square(g), beta2);
+        return learning_rate * m;
+    }
+};
+
+template <class T>
+struct AdEMAMix {
+    static constexpr const char* name = "AdEMAMix";
+    static constexpr const char* state_names = "m n v";
+    static constexpr const char* coefficients = "learning_rate mean_scale beta1 beta2 beta3 alpha root_scale epsilon";
+    Number<T> learning_rate, mean_scale;
+    Average<T> beta1, beta2, beta3;
+    Number<T> alpha, root_scale, epsilon;
+
+    T change(T, T g, T& m, T& n, T& v) const {
+        m = lerp(m, g, beta1);
+        n = lerp(n, g, beta3);
+        v = lerp(v, square(g), beta2);
+        const T mixed = contain(mean_scale * m + alpha * n, g);
+        return learning_rate * ratio(mixed, sqrt(v) * root_scale + epsilon);
+    }
+    T rate(T, T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
+template <class T>
+struct Adan {
+    static constexpr const char* name = "Adan";
+    static constexpr const char* state_names = "m v n g_before";
+    static constexpr const char* coefficients =
+        "learning_rate beta1 beta2 beta3 mean_scale change_weight change_scale root_scale epsilon has_before";
+    Number<T> learning_rate;
+    Average<T> beta1, beta2, beta3;
+    Number<T> mean_scale, change_weight, change_scale, root_scale, epsilon;
+    Flag has_before;
+
+    T change(T, T g, T& m, T& v, T& n, T& g_before) const {
+        const T d = has_before ? contain(g - g_before, g) : 0 * g;
+        m = lerp(m, g, beta1);
+        v = lerp(v, d, beta2);
+        n = lerp(n, square(g + change_weight * d), beta3);
+        g_before = g;
+        const T ahead = contain(mean_scale * m + change_scale * v, g);
+        return learning_rate * ratio(ahead, sqrt(n) * root_scale + epsilon);
+    }
+    T rate(T, T, T n, T) const { return ratio<T>(learning_rate, sqrt(n) * root_scale + epsilon); }
+};
+
+template <class T>
+struct Lion {
+    static constexpr const char* name = "Lion";
+    static constexpr const char* state_names = "m";
+    static constexpr const char* coefficients = "learning_rate beta1 beta2";
+    Number<T> learning_rate;
+    Average<T> beta1, beta2;
+
+    T change(T, T g, T& m) const {
+        const T ahead = lerp(m, g, beta1);
+        m = lerp(m, g, beta2);
+        return learning_rate * sign(ahead);
+    }
+};
+
+template <class T>
+struct NAdam {
+    static constexpr const char* name = "NAdam";
+    static constexpr const char* state_names = "m v";
+    static constexpr const char* coefficients =
+        "learning_rate mean_weight gradient_weight beta1 beta2 root_scale epsilon mu_product";
+    Number<T> learning_rate, mean_weight, gradient_weight;
+    Average<T> beta1, beta2;
+    Number<T> root_scale, epsilon, mu_product;
+
+    T change(T, T g, T& m, T& v) const {
+        m = lerp(m, g, beta1);
+        v = lerp(v, square(g), beta2);
+        const T ahead = contain(mean_weight * m + gradient_weight * g, g);
+        return learning_rate * ratio(ahead, sqrt(v) * root_scale + epsilon);
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
+template <class T>
+struct ScheduleFreeAdamW {
+    static constexpr const char* name = "ScheduleFreeAdamW";
+    static constexpr const char* state_names = "d v";
+    static constexpr const char* coefficients =
+        "learning_rate step pull share rest beta2 root_scale epsilon own_decay weight_sum largest_rate";
+    Number<T> learning_rate, step, pull, share, rest;
+    Average<T> beta2;
+    Number<T> root_scale, epsilon, own_decay, weight_sum, largest_rate;
+
+    T change(T p, T g, T& d, T& v) const {
+        v = lerp(v, square(g), beta2);
+        const T u = ratio(g, sqrt(v) * root_scale + epsilon) + own_decay * p, d_before = d;
+        d = rest * (d - pull * u);
+        return step * u - share * d_before;
+    }
+    T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
+};
+
 // Not an optimizer: moves the bytes of Adam with next to no arithmetic, to measure what memory allows.
 template <class T>
 struct Stream {
@@ -253,7 +445,8 @@ struct Stream {
 template <template <class> class... Rule>
 struct List {};
 
-using Rules = List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam,
-                   AMSGrad, Stream>;
+using Rules =
+    List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam, AMSGrad,
+         Adamax, RAdam, AdaBelief, Yogi, ADOPT, AdEMAMix, Adan, Lion, NAdam, ScheduleFreeAdamW, Stream>;
 
 }  // namespace adamas::ADAMAS_ISA

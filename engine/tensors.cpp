@@ -63,6 +63,18 @@ nb::object interned(const char* text) {
     return nb::steal(PyUnicode_InternFromString(text));
 }
 
+// The memory of a contiguous array of float64 of so many rows and columns.
+double* rows_of(const nb::object& object, std::size_t rows, std::size_t columns) {
+    Array array;
+    bool right = read_array(object.ptr(), array) && array.type == Type::float64 && array.axes == 2 &&
+                 array.shape[0] == static_cast<std::int64_t>(rows) &&
+                 array.shape[1] == static_cast<std::int64_t>(columns);
+    if (right && rows * columns > 0)
+        right = array.stride(1) == array.itemsize() && array.stride(0) == array.shape[1] * array.itemsize();
+    if (!right) throw std::invalid_argument("counts and carries must be arrays of float64, a row for each entry");
+    return reinterpret_cast<double*>(array.data);
+}
+
 }  // namespace
 
 Exchange::Exchange(nb::handle type) {
@@ -92,17 +104,17 @@ bool Exchange::read(PyObject* object, Array& to) const {
 }
 
 TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-                       nb::dict all_states, nb::object make_handles, nb::tuple options)
+                       std::vector<std::size_t> carried, nb::object carries, nb::dict all_states,
+                       nb::object make_handles, nb::tuple options)
     : exchange_(tensor),
       work_(rule, Options::of(options)),
       plain_(nb::borrow(tensor)),
       gradient_of_(tensor.attr("grad")),
-      counts_owner_(counts) {
-    Array array;
-    if (!read_array(counts.ptr(), array) || array.type != Type::float64 || array.axes != 1 ||
-        array.shape[0] != static_cast<std::int64_t>(entries.size()) || array.stride(0) != array.itemsize())
-        throw std::invalid_argument("counts must be an array of float64, one for each entry");
-    counts_ = reinterpret_cast<double*>(array.data);
+      counts_owner_(counts),
+      carried_(std::move(carried)),
+      carries_owner_(carries) {
+    counts_ = rows_of(counts, entries.size(), 1);
+    carries_ = rows_of(carries, entries.size(), carried_.size());
     for (nb::handle name : names) names_.push_back(nb::borrow(name));
     if (names_.size() != work_.slot_count()) throw std::invalid_argument("names: one for all that is remembered");
     for (auto [key, value] : all_states) states_.emplace_back(nb::borrow(key), nb::borrow(value));
@@ -110,7 +122,7 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
     for (nb::handle source : entries) {
         const auto [group, param, state, count, plain, place] =
             nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool, std::size_t>>(source);
-        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}, {}});
+        entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}, {}, nullptr});
         entries_.back().memory.array = place;
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
@@ -179,12 +191,21 @@ bool TensorPlan::same_states(PyObject* all_states) const {
     return true;
 }
 
-const Coefficients* TensorPlan::numbers_of(std::size_t group, double t, nb::handle numbers) {
+// Whether two entries are stepped by the same numbers.
+bool TensorPlan::same_numbers(std::size_t i, std::size_t k) const {
+    return entries_[i].group == entries_[k].group && counts_[i] == counts_[k] &&
+           std::equal(carry(i), carry(i + 1), carry(k));
+}
+
+const Coefficients* TensorPlan::numbers_of(std::size_t i, nb::handle numbers) {
     for (auto known = numbers_.rbegin(); known != numbers_.rend(); ++known)
-        if (known->group == group && known->t == t) return known->coefficients;
-    const auto pair = nb::cast<nb::tuple>(numbers(group, t));
+        if (same_numbers(i, known->entry)) return known->coefficients;
+    const double t = counts_[i] + 1;
+    nb::list carried;
+    for (const double* number = carry(i); number != carry(i + 1); ++number) carried.append(*number);
+    const auto pair = nb::cast<nb::tuple>(numbers(entries_[i].group, t, nb::tuple(carried)));
     if (pair.size() != 2) throw std::invalid_argument("numbers must return coefficients and stages");
-    numbers_.push_back({group, t, &work_.add_coefficients(pair[0], pair[1], static_cast<std::uint64_t>(t))});
+    numbers_.push_back({i, &work_.add_coefficients(pair[0], pair[1], static_cast<std::uint64_t>(t))});
     return numbers_.back().coefficients;
 }
 
@@ -300,7 +321,9 @@ bool TensorPlan::read_tensors(nb::handle numbers) {
         if (!entry.ours) continue;
         nb::object grad = gradient(entry);
         if (grad.is_none()) continue;
-        if (entry.state.is_none() || !read(entry, grad, numbers_of(entry.group, counts_[i] + 1, numbers))) return false;
+        if (entry.state.is_none()) return false;
+        entry.coefficients = numbers_of(i, numbers);
+        if (!read(entry, grad, entry.coefficients)) return false;
         work_.hold(std::move(grad));
         stepped_.push_back(i);
     }
@@ -361,7 +384,11 @@ nb::list TensorPlan::run(double factor, nb::object seen) {
         listed_ = stepped_;
     }
     if (factor != 1.0) work_.scale(factor);
-    for (const std::size_t i : stepped_) ++counts_[i];
+    for (const std::size_t i : stepped_) {
+        ++counts_[i];
+        for (std::size_t k = 0; k < carried_.size(); ++k)
+            carries_[i * carried_.size() + k] = entries_[i].coefficients->rule[carried_[k]];
+    }
     work_.run(seen);
     busy_ = false;
     return list_;

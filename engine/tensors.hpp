@@ -34,10 +34,12 @@ public:
     // a dict, None if it has none yet, the tensor that shows its count of steps there, or None, and whether the engine
     // may step it, and its place among all parameters of the optimizer). names: of what is remembered, in the rule's
     // order, then the average and the copy, if there are. counts: float64 array, the steps taken by each entry.
+    // carried: the places of the coefficients that live across steps. carries: float64 array, those of each entry.
     // all_states: the dict of states. make_handles: returns a capsule with a new reference for each tensor of a list;
     // None if there is no such function. options: see Options.
     TensorPlan(const std::string& rule, nb::handle tensor, nb::list entries, nb::list names, nb::object counts,
-               nb::dict all_states, nb::object make_handles, nb::tuple options);
+               std::vector<std::size_t> carried, nb::object carries, nb::dict all_states, nb::object make_handles,
+               nb::tuple options);
     TensorPlan(const TensorPlan&) = delete;
     TensorPlan& operator=(const TensorPlan&) = delete;
 
@@ -46,8 +48,9 @@ public:
     const std::vector<std::size_t>& others() const { return others_; }
 
     // Reads every parameter that has a gradient, but for the others, for a step that run() takes; false if something is
-    // not as it was learned. groups: the optimizer's list of dicts. numbers(group, t) returns the rule's coefficients
-    // of step t and the stages; it is called once for each t among the parameters of a group.
+    // not as it was learned. groups: the optimizer's list of dicts. numbers(group, t, carry) returns the rule's
+    // coefficients of step t and the stages; carry is a tuple of what lives across steps. It is called once for each t
+    // and carry among the parameters of a group.
     bool read(nb::list groups, nb::dict all_states, nb::callable numbers);
 
     // The norm of the gradients that were read, and whether they are finite.
@@ -75,10 +78,10 @@ private:
         Layout layout;
         Slots memory;                           // of the current step: where the values are
         std::array<Extent, max_slots> extents;  // and what each covers
+        const Coefficients* coefficients = nullptr;
     };
     struct Numbers {
-        std::size_t group;
-        double t;
+        std::size_t entry;  // the first that they are of
         const Coefficients* coefficients;
     };
 
@@ -94,7 +97,9 @@ private:
     bool read_all(nb::handle numbers);
     bool read_tensors(nb::handle numbers);
     void choose(const nb::object& make_handles);
-    const Coefficients* numbers_of(std::size_t group, double t, nb::handle numbers);
+    const double* carry(std::size_t i) const { return carries_ + i * carried_.size(); }
+    bool same_numbers(std::size_t i, std::size_t k) const;
+    const Coefficients* numbers_of(std::size_t i, nb::handle numbers);
 
     Exchange exchange_;
     Work work_;
@@ -107,6 +112,9 @@ private:
     std::vector<std::pair<nb::object, nb::object>> states_;  // keys and values of all states
     nb::object counts_owner_;
     double* counts_;
+    std::vector<std::size_t> carried_;
+    nb::object carries_owner_;
+    double* carries_;  // a row for each entry
     std::vector<std::size_t> others_;
     bool have_handles_ = false;
 

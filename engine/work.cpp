@@ -14,11 +14,6 @@ std::size_t count_words(const char* text) {
     return *text ? static_cast<std::size_t>(std::count(text, text + std::char_traits<char>::length(text), ' ')) + 1 : 0;
 }
 
-// How many statistics there are of a block.
-std::size_t parts(const Block& block) {
-    return (block.size + sum_block - 1) / sum_block;
-}
-
 const Table*& chosen() {
     static const Table* table = supported().front();
     return table;
@@ -91,16 +86,18 @@ void Work::begin() {
 const Coefficients& Work::add_coefficients(nb::handle coefficients, nb::handle stages, std::uint64_t t) {
     PyObject* dict = coefficients.ptr();
     if (!PyDict_Check(dict) || PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(coefficient_count_) ||
-        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 6)
+        !PyTuple_Check(stages.ptr()) || PyTuple_GET_SIZE(stages.ptr()) != 9)
         throw std::invalid_argument("per group: a dict of the rule's coefficients, and the stages");
     Coefficients& numbers = coefficients_.emplace_back();
     Py_ssize_t position = 0;
     PyObject *key, *value;
     for (double* c = numbers.rule; PyDict_Next(dict, &position, &key, &value); ++c) *c = PyFloat_AsDouble(value);
-    double* const to[] = {&numbers.scale, &numbers.clip, &numbers.l2, &numbers.decay, &numbers.ema};
-    for (Py_ssize_t i = 0; i < 5; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
+    double* const to[] = {&numbers.scale, &numbers.clip,        &numbers.l2,   &numbers.decay,
+                          &numbers.ema,   &numbers.update_clip, &numbers.trust};
+    for (Py_ssize_t i = 0; i < 7; ++i) *to[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(stages.ptr(), i));
     if (PyErr_Occurred()) throw nb::python_error();
-    numbers.frozen = PyTuple_GET_ITEM(stages.ptr(), 5) == Py_True;
+    numbers.frozen = PyTuple_GET_ITEM(stages.ptr(), 7) == Py_True;
+    numbers.cautious = PyTuple_GET_ITEM(stages.ptr(), 8) == Py_True;
     numbers.key = mix64(mix64(options_.seed) + t);
     return numbers;
 }

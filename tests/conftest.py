@@ -10,9 +10,9 @@ from command import COMMAND
 def adamas_(tmp_path):
     """The command in a process of its own, in an empty folder."""
 
-    def run(*arguments, command=COMMAND):
+    def run(*arguments, command=COMMAND, timeout=120):
         return subprocess.run(
-            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=timeout
         )
 
     return run

@@ -20,21 +20,27 @@ RULES = {name: {} for name in rules.RULES} | {
     "Momentum, damped": {"dampening": 0.5},
 }
 """Every rule, and the forms of a rule that its flags make: name -> hyper-parameters."""
+WHOLE = [name for name in RULES if name in rules.RULES and rules.RULES[name].trust_ratio]
+"""Those whose step looks at whole arrays, so that a part of one is not stepped as the whole."""
+ELEMENTWISE = [name for name in RULES if name not in WHOLE]
 ISA_LEVELS = [] if engine is None else engine.isa_levels()
 
 
-def make(case: str, **hyperparameters: Any) -> Any:
+def make(case: str, *rate: float, **hyperparameters: Any) -> Any:
     """Return the optimizer of a case of RULES."""
-    return getattr(adamas, case.split(",", maxsplit=1)[0])(**{**RULES[case], **hyperparameters})
+    return getattr(adamas, case.split(",", maxsplit=1)[0])(*rate, **{**RULES[case], **hyperparameters})
 
 
 def reference(optimizer: Any, p: Any, gradients: Any, start: int = 1) -> tuple[Any, ...]:
     """Return p and its state after the specification's steps in NumPy, all in the dtype of p, denormals flushed."""
     rule = optimizer.rule
     state = tuple(np.zeros_like(p) for _ in rule.state_names)
+    carry: dict[str, float] = {}
     with adamas.flush_denormals(), np.errstate(all="ignore"):
         for t, g in enumerate(gradients, start=start):
-            p, *state = rules.step(rule, np, optimizer.at(t), p, np.asarray(g, p.dtype), *state)
+            c = optimizer.at(t, carry)
+            carry = {name: getattr(c, name) for name in rule.first_carry}
+            p, *state = rules.step(rule, np, c, p, np.asarray(g, p.dtype), *state)
     return (p, *state)
 
 
@@ -54,6 +60,7 @@ class EngineSteps:
     def __init__(self, optimizer: Any, params: list[Any]) -> None:
         kernel = next(cls.__name__ for cls in optimizer.rule.__mro__ if "change" in vars(cls))
         self.optimizer, self.params, self.t = optimizer, params, 0
+        self.carry: dict[str, float] = {}
         self.state = [tuple(np.zeros_like(p) for _ in optimizer.rule.state_names) for p in params]
         places = [SimpleNamespace(segment=i, index=0, convert=None) for i in range(len(params))]
         segments = [(0, p, state, False) for p, state in zip(params, self.state, strict=True)]
@@ -61,5 +68,7 @@ class EngineSteps:
 
     def step(self, gradients: list[Any]) -> None:
         self.t += 1
-        numbers, stages = self.optimizer.rule.numbers_at(self.optimizer._hyperparameters[0], self.t)
+        rule = self.optimizer.rule
+        numbers, stages = rule.numbers_at(self.optimizer._hyperparameters[0], self.t, self.carry)
+        self.carry = {name: numbers[name] for name in rule.first_carry}
         assert self.plan.step(self.params, gradients, (numbers,), (stages,), self.t, None) is self.params

@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import peers, table, timing, work
+from adamas.rules import RULES
+from benchmarks import family, peers, table, timing, work
 
 
 def test_the_interval_holds_the_median_as_often_as_it_says():
@@ -50,6 +51,19 @@ def test_a_small_row_is_measured():
     assert "[" in str(ratio)
     found = {"64": {"NumPy": ratio}}
     assert next(table.as_tables(found, "")).row_count == 1
+
+
+def test_every_rule_has_rows(monkeypatch):
+    monkeypatch.setattr(family, "SIZE", 1000)
+    rows = family.rows()
+    for name in RULES:
+        found = [row for row in rows if row.work == f"30M: {name}"]
+        assert found[0].beside.startswith("stream")
+        for row in found:
+            own, peer = row.make()
+            own(0)
+            peer(0)
+    assert {"Adam": 28, "Lion": 20, "Adan": 44, "LAMB": 44}.items() <= {n: family.bytes_of(n) for n in RULES}.items()
 
 
 def test_a_row_that_ought_to_be_there_is():

@@ -52,15 +52,18 @@ def test_the_effective_learning_rate_is_what_the_change_is_made_of(name):
     """By the paper's formula, with bias correction; rules without a second moment have none."""
     history = recorded(name.lower(), learning_rate=0.01 if "epsilon" in getattr(adamas, name)().ranges else 1e-4)
     if "rate" not in history.rows[0]:
-        assert name in ("SGD", "Momentum")
+        assert name in ("SGD", "Momentum", "ADOPT", "Lion")
         with pytest.raises(KeyError, match="'rate' was not recorded: there are step, loss"):
             history["rate"]
         return
     t, state = history["step"][:, None], {key: history[key] for key in getattr(adamas, name).rule.state_names}
-    second = {"AMSGrad": "v_max", "AdaGrad": "s"}.get(name, "v")
-    v = state[second] - (state["n"] ** 2 if "n" in state else 0)
-    if name in ("Adam", "AdamW", "AMSGrad"):
-        v = v / (1 - 0.999**t)
+    if name == "Adamax":
+        assert_allclose(history["rate"], 0.01 / state["u"], rtol=1e-9)
+        return
+    second = {"AMSGrad": "v_max", "AdaGrad": "s", "AdaBelief": "s", "Adan": "n"}.get(name, "v")
+    v = state[second] - (state["n"] ** 2 if "Centered" in name else 0)
+    if "RMS" not in name and name != "AdaGrad":
+        v = v / (1 - (0.99 if name == "Adan" else 0.999) ** t)
     epsilon = getattr(adamas, name)().epsilon
     assert_allclose(history["rate"], 0.01 / (np.sqrt(v) + epsilon), rtol=1e-9)
     if name == "Adam":

@@ -42,7 +42,8 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
     assert "References:" in cls.__doc__
     for hyperparameter in cls().ranges:
         assert f"\n{hyperparameter}: " in cls.__doc__
-    keyword_only = {"weight_decay", "decoupled", "groups", *Options.option_names}
+    whole = ("cautious", "update_clip", "trust_ratio")
+    keyword_only = {"weight_decay", "decoupled", "groups", *whole, *Options.option_names}
     for name in (*Options.option_names, "groups"):
         assert f"\n{name}: " in cls.__doc__
     for parameter in inspect.signature(cls).parameters.values():
@@ -53,6 +54,7 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
 def test_the_defaults():
     defaults = {name: repr(getattr(adamas, name)()) for name in rules.RULES}
     decay = "weight_decay=0.0, decoupled=False)"
+    decoupled = "weight_decay=0.0, decoupled=True)"
     moments = "beta1=0.9, beta2=0.999, epsilon=1e-08"
     assert defaults == {
         "SGD": f"SGD(learning_rate=0.001, {decay}",
@@ -66,6 +68,18 @@ def test_the_defaults():
         "Adam": f"Adam(learning_rate=0.001, {moments}, {decay}",
         "AdamW": f"AdamW(learning_rate=0.001, {moments}, weight_decay=0.01, decoupled=True)",
         "AMSGrad": f"AMSGrad(learning_rate=0.001, {moments}, {decay}",
+        "Adamax": f"Adamax(learning_rate=0.002, {moments}, {decay}",
+        "RAdam": f"RAdam(learning_rate=0.001, {moments}, {decay}",
+        "AdaBelief": f"AdaBelief(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-16, {decay}",
+        "Yogi": f"Yogi(learning_rate=0.01, beta1=0.9, beta2=0.999, epsilon=0.001, {decay}",
+        "ADOPT": f"ADOPT(learning_rate=0.001, beta1=0.9, beta2=0.9999, epsilon=1e-06, {decay}",
+        "AdEMAMix": f"AdEMAMix(learning_rate=0.001, {moments}, beta3=0.9999, alpha=5.0, {decoupled}",
+        "Lion": f"Lion(learning_rate=0.0001, beta1=0.9, beta2=0.99, {decoupled}",
+        "NAdam": f"NAdam(learning_rate=0.002, {moments}, momentum_decay=0.004, {decay}",
+        "LAMB": "LAMB(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-06, weight_decay=0.01, decoupled=True, "
+        "trust_ratio=True)",
+        "ScheduleFreeAdamW": f"ScheduleFreeAdamW(learning_rate=0.0025, {moments}, weight_decay=0.0, decoupled=True)",
+        "Adan": f"Adan(learning_rate=0.001, beta1=0.98, beta2=0.92, beta3=0.99, epsilon=1e-08, {decoupled}",
     }
 
 
@@ -124,11 +138,13 @@ def test_type_checkers_see_the_hyperparameters(tmp_path):
 
 def test_the_stanzas_of_contributing_are_those_of_the_source():
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    for language, file in (("py", "src/adamas/rules.py"), ("cpp", "engine/rules.hpp")):
-        blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-        assert blocks, language
-        for block in blocks:
-            assert block in (ROOT / file).read_text()
+    (diff,) = re.findall(r"```diff\n(.*?)```", text, re.DOTALL)
+    for part in diff.split("--- ")[1:]:
+        file, *lines = part.splitlines()
+        added = "\n".join(line[1:] for line in lines if line.startswith("+") and "Stream>" not in line)
+        first, *stanza = added.partition("\n@rule\n")
+        assert first in (ROOT / file).read_text(), file
+        assert "".join(stanza) in (ROOT / file).read_text(), file
 
 
 def test_the_readme_lists_every_rule():

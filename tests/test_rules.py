@@ -10,7 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from harness import DECAYS, RULES, make, reference
+from harness import DECAYS, ELEMENTWISE, RULES, make, reference
 from numpy.testing import assert_allclose, assert_array_equal
 
 import adamas
@@ -64,7 +64,7 @@ def test_one_float32_step_is_within_4_spacings_of_exact(name, t, epsilon):
 
 def test_special_cases_at_epsilon_0():
     """A parameter without any gradient stays; infinity and NaN in one element touch no other."""
-    for case in RULES:
+    for case in ELEMENTWISE:
         if "epsilon" not in make(case).ranges:
             continue
         p = np.array([1.5, 1.5, 1.5], np.float32)
@@ -197,20 +197,24 @@ def test_floats_and_numpy_give_the_same_bits_and_torch_nearly(case, decay):
     start = rng.standard_normal(5)
     gradients = list(rng.standard_normal((20, 5)) * 10.0 ** rng.uniform(-5, 5, 5))
     optimizer = make(case, **DECAYS[decay])
-    expected, *_ = reference(optimizer, start, gradients)
+    whole, *_ = reference(optimizer, start, gradients)
+    expected = [reference(optimizer, start[i : i + 1], [g[i : i + 1] for g in gradients])[0][0] for i in range(5)]
 
     floats = make(case, **DECAYS[decay])
     values = start.tolist()
     from_scratch = rules.RULES[optimizer.rule.__name__](**{name: getattr(optimizer, name) for name in optimizer.ranges})
     scratch = start.tolist()
     tensor, state = torch.tensor(start), [torch.zeros(5, dtype=torch.float64) for _ in optimizer.rule.state_names]
+    carry = {}
     for t, g in enumerate(gradients, start=1):
         values = floats.update(values, g.tolist())
         scratch = from_scratch.update(scratch, g.tolist())
-        tensor, *state = rules.step(optimizer.rule, torch, optimizer.at(t), tensor, torch.tensor(g), *state)
+        c = optimizer.at(t, carry)
+        carry = {name: getattr(c, name) for name in optimizer.rule.first_carry}
+        tensor, *state = rules.step(optimizer.rule, torch, c, tensor, torch.tensor(g), *state)
     assert_array_equal(values, expected)
     assert_array_equal(scratch, expected)
-    assert_allclose(tensor.numpy(), expected, rtol=1e-13)
+    assert_allclose(tensor.numpy(), whole, rtol=1e-13)
 
 
 def test_the_file_alone_is_adam_from_scratch():

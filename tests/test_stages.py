@@ -31,6 +31,9 @@ STAGES: dict[str, dict[str, Any]] = {
     "zero_grads": {"zero_grads": True},
     "state_format": {"state_format": "bfloat16"},
     "random": {"stochastic_rounding": True, "seed": 7},
+    "cautious": {"cautious": True},
+    "update_clip": {"update_clip": 0.1},
+    "trust_ratio": {"trust_ratio": True},
 }
 
 

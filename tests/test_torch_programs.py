@@ -23,7 +23,7 @@ import adamas.torch
 from adamas import _torch
 from adamas._options import Options
 
-NAMES = adamas.torch.__all__
+NAMES = [name for name in adamas.torch.__all__ if hasattr(torch.optim, name)]
 engine_only = pytest.mark.skipif(not _torch.HAS_ENGINE, reason="the engine is not in use")
 
 
@@ -41,6 +41,11 @@ def train(net: nn.Module, optimizer: Any, steps: int, start: int = 0) -> None:
         optimizer.zero_grad()
         net(x).square().mean().backward()
         optimizer.step()
+
+
+def rtol_of(name: str) -> float:
+    """How close steps are to torch's, whose NAdam keeps its product in float32."""
+    return 1e-8 if name == "NAdam" else 1e-12
 
 
 def assert_same(net: nn.Module, other: nn.Module, rtol: float = 0.0) -> None:
@@ -61,9 +66,9 @@ def test_the_class_is_torchs_but_for_its_step(name):
     assert issubclass(ours, theirs)
     assert ours.__module__ == "adamas.torch"
     parameters = list(inspect.signature(ours).parameters.values())
-    options = len(Options.option_names)
-    assert parameters[:-options] == list(inspect.signature(theirs).parameters.values())
-    assert [parameter.name for parameter in parameters[-options:]] == list(Options.option_names)
+    more = ["cautious", "update_clip", "trust_ratio", *Options.option_names]
+    assert parameters[: -len(more)] == list(inspect.signature(theirs).parameters.values())
+    assert [parameter.name for parameter in parameters[-len(more) :]] == more
     params = list(model().parameters())
     assert ours(params).defaults == theirs(params).defaults
     assert repr(ours(params)) == repr(theirs(params))
@@ -144,7 +149,7 @@ def test_every_scheduler(name, scheduler):
         for schedule in schedules:
             schedule.step(*([1.0] if scheduler == "ReduceLROnPlateau" else []))
         assert ours.param_groups[0]["lr"] == theirs.param_groups[0]["lr"]
-    assert_same(*nets, rtol=1e-12)
+    assert_same(*nets, rtol=rtol_of(name))
 
 
 def test_hooks_are_called_around_a_step_as_by_torch():
@@ -196,7 +201,7 @@ def test_groups_may_be_added_and_changed_between_steps(name):
             give([p for group in optimizer.param_groups for p in group["params"]], step)
             optimizer.step()
         assert [group["param_names"] for group in optimizer.param_groups] == [["weight"], ["bias"]]
-    assert_same(*nets, rtol=1e-12)
+    assert_same(*nets, rtol=rtol_of(name))
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
@@ -222,7 +227,7 @@ def test_tensors_as_learning_rate_and_betas(name):
         train(net, optimizer, 3)
         rate.mul_(0.5)
         train(net, optimizer, 3)
-    assert_same(*nets, rtol=1e-12)
+    assert_same(*nets, rtol=rtol_of(name))
 
 
 @pytest.mark.parametrize("options", [{"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}])
@@ -543,7 +548,7 @@ def test_sparse_gradients_where_torch_takes_them(name, options):
             optimizer.zero_grad()
             net(torch.tensor([step, 1, 1, 7])).square().sum().backward()
             optimizer.step()
-    assert_same(*nets, rtol=1e-12)
+    assert_same(*nets, rtol=rtol_of(name))
 
 
 @pytest.mark.parametrize(("name", "options"), [("Adam", {}), ("RMSprop", {}), ("SGD", {"weight_decay": 0.1})])

@@ -11,7 +11,7 @@ from adamas.rules import RULES
 from adamas.training import Stepper
 from adamas.training.extras import require
 
-__all__ = ["Choice", "find_choice", "find_choices"]
+__all__ = ["Choice", "find_choice", "find_choices", "find_rule"]
 
 TORCH = "torch:"
 
@@ -82,9 +82,14 @@ def find_choice(name: str, option: str = "--optimizer") -> Choice:
         classes = {f"{TORCH}{known}": cls for known, cls in peers.optimizers().items()}
         found = _find(name, classes, option)
         return Choice(found, peers.hyperparameters(classes[found]), classes[found])
-    found = _find(name, RULES, option)
+    found = find_rule(name, option)
     rule = RULES[found]
     return Choice(found, {name: getattr(rule, name) for name in rule.ranges}, getattr(adamas, found))
+
+
+def find_rule(name: str, option: str) -> str:
+    """Return the name of a rule, given in upper or lower case; raise UsageError, with the nearest, if none has it."""
+    return _find(name, RULES, option)
 
 
 def _find(name: str, known: Mapping[str, object], option: str) -> str:

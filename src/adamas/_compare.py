@@ -57,7 +57,8 @@ def starts_of(problem: Problem, seeds: int, seed: int) -> Array:
 def run_all(problem: Problem, name: str, rate: float, starts: Array, steps: int, seed: int) -> tuple[Array, Array]:
     """Return the losses above the minimum before each step, (starts, steps), and those at the end.
 
-    All starts are one array, so they are stepped at once. Noise depends on seed and step alone.
+    All starts are one array, so they are stepped at once, unless the rule looks at whole arrays. Noise depends on seed
+    and step alone.
     """
     made: Any = OPTIMIZERS[name]
     opt, x, losses = made(learning_rate=rate), starts.copy(), np.empty((len(starts), steps))
@@ -65,7 +66,7 @@ def run_all(problem: Problem, name: str, rate: float, starts: Array, steps: int,
         for t in range(1, steps + 1):
             (value,), (gradient,) = seen(problem, x[None], t, seed)
             losses[:, t - 1] = above_minimum(problem, value)
-            opt.update(x, gradient)
+            opt.update(*((list(x), list(gradient)) if opt.looks_at_arrays(0) else (x, gradient)))  # views of x
             if problem.bounds is not None:
                 np.clip(x, *problem.bounds.T, out=x)
         return losses, above_minimum(problem, problem.value(x))

@@ -29,7 +29,9 @@ class TensorPlan:
         of state or None if it has none yet, the tensor that shows its count of steps there or None, whether its memory
         is what it seems, its place among all parameters of the optimizer).
     names: of what is remembered in those dicts: the rule's state in its order, the average and the copy if the options
-        ask for them. counts: float64, the steps taken by each entry.
+        ask for them. counts: float64, the steps taken by each entry, in a
+        column. carried: the places of the coefficients that live across steps; carries: float64, those of each entry,
+        in a row.
     all_states: optimizer.state. make_handles: torch's function that returns capsules of at::Tensor for a list of
         tensors, None if there is none: it saves time. options: as of Plan.
     """
@@ -41,6 +43,8 @@ class TensorPlan:
         entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool, int]],
         names: list[str],
         counts: Any,
+        carried: list[int],
+        carries: Any,
         all_states: dict[Any, Any],
         make_handles: Callable[[list[Any]], list[Any]] | None,
         options: tuple[bool, bool, bool, int | None],
@@ -52,15 +56,15 @@ class TensorPlan:
         self,
         groups: list[dict[str, Any]],
         all_states: dict[Any, Any],
-        numbers: Callable[[int, float], tuple[dict[str, float], Stages]],
+        numbers: Callable[[int, float, tuple[float, ...]], tuple[dict[str, float], Stages]],
     ) -> bool:
         """Read every parameter that has a gradient, but for the others, for a step that `run` takes.
 
         Returns False, with nothing changed, if something is not as it was learned: objects, types, layouts, devices,
         memory that is shared. RuntimeError while another thread is between `read` and the end of `run`.
 
-        numbers: called with (place of a group, t), once for each t in a group, for the coefficients and stages of step
-        t = 1.0, 2.0, ...
+        numbers: called with (place of a group, t, what lives across steps), once for each such in a group, for the
+        coefficients and stages of step t = 1.0, 2.0, ...
         """
 
     def norm(self) -> tuple[float, bool]:

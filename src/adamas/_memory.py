@@ -30,7 +30,10 @@ class Leaf:
 
 @dataclass(slots=True)
 class Segment:
-    """What the engine steps as one: an array, or all floats of a group that have gradients, or have none, packed."""
+    """What the engine steps as one: an array, or all floats of a group that have gradients, or have none, packed.
+
+    If steps look at whole arrays, each float is one.
+    """
 
     group: int
     state: tuple[Any, ...]  # the rule's, then the average and the copy, if the options ask for them
@@ -62,6 +65,7 @@ class Memory:
     def __init__(self, rule: type[Rule]) -> None:
         self.rule = rule
         self.t = 0
+        self.carry: tuple[dict[str, float], ...] = ()  # of each group, after the first step
         self.leaves: dict[str, Leaf] = {}
         self.segments: list[Segment] = []
         self.skeleton: Any = None  # the tree with paths for leaves
@@ -162,18 +166,18 @@ class Memory:
         """
         leaves: dict[str, Leaf] = {}
         segments: list[Segment] = []
-        floats: dict[tuple[int, bool], list[str]] = {}  # group, whether they have no gradient -> paths
+        floats: dict[tuple[int, bool, str], list[str]] = {}  # group, whether they have no gradient, which if alone
         for path, value in values.items():
             group = groups.get(path, 0)
             if (kind := _kind(value)) == FLOAT:
                 convert = np.float64 if isinstance(value, np.float64) else None
-                pack = floats.setdefault((group, path in still), [])
+                pack = floats.setdefault((group, path in still, path if options.looks_at_arrays(group) else ""), [])
                 leaves[path] = Leaf(-1, len(pack), FLOAT, convert)
                 pack.append(path)
             else:
                 leaves[path] = Leaf(len(segments), 0, kind)
                 segments.append(Segment(group, states.get(path) or self._first_state(value, options)))
-        for (group, _), paths in floats.items():
+        for (group, *_), paths in floats.items():
             for path in paths:
                 leaves[path] = replace(leaves[path], segment=len(segments))
             first = self._first_state(np.array([values[path] for path in paths], np.float64), options)

@@ -7,29 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-BLOCK, LANES = 4096, 32
+from adamas.rules import total
 
 
 def sum_of_squares(xp: Any, gradients: Sequence[Any], unit: float) -> float:
     """Return the sum of the squares of unit * g over flat float64 arrays of the namespace xp."""
     x = xp.concatenate(list(gradients)) * unit
-    zeros = xp.zeros_like(x[:1]).repeat(-len(x) % BLOCK)
-    x = xp.concatenate([x * x, zeros]).reshape(-1, BLOCK // LANES, LANES)
-    sums = xp.zeros_like(x[:, 0])
-    for k in range(BLOCK // LANES):
-        sums = sums + x[:, k]
-    return total_of(sums)
-
-
-def total_of(sums: Any) -> float:
-    """Return the sum of float64 partial sums, (blocks, lanes): the lanes pairwise, then the blocks in order."""
-    while sums.shape[1] > 1:
-        half = sums.shape[1] // 2
-        sums = sums[:, :half] + sums[:, half:]
-    total = 0.0
-    for part in sums[:, 0].tolist():  # not sum(), which compensates from Python 3.12 on
-        total += part
-    return total
+    return total(xp, x * x)
 
 
 def norm(xp: Any, gradients: Sequence[Any]) -> tuple[float, bool]:

@@ -7,12 +7,13 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from inspect import cleandoc
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from adamas import _tree
+from adamas._formats import arithmetic
 from adamas._history import History, Stepped, Watch
 from adamas._memory import Memory
 from adamas._options import Options
@@ -95,6 +96,8 @@ class Optimizer(Options):
             self._skipped(params, grads)
             return params
         memory.t = t
+        if self.rule.first_carry:
+            memory.carry = tuple({name: c[name] for name in self.rule.first_carry} for c in coefficients)
         if watch is not None:
             self._record(watch, new, loss)
         stepped: T = new
@@ -102,7 +105,8 @@ class Optimizer(Options):
 
     def _numbers_at(self, t: int) -> tuple[tuple[dict[str, float], ...], tuple[Stages, ...]]:
         """Return the coefficients and the stages of step t, one for each group."""
-        coefficients, stages = zip(*(self.rule.numbers_at(h, t) for h in self._hyperparameters), strict=True)
+        each = zip(self._hyperparameters, self.carry, strict=True)
+        coefficients, stages = zip(*(self.rule.numbers_at(h, t, carry) for h, carry in each), strict=True)
         return coefficients, tuple(self.with_options(numbers, t) for numbers in stages)
 
     def _judged(self, norm: float, finite: bool) -> float | None:
@@ -183,6 +187,47 @@ class Optimizer(Options):
             }
         )
 
+    @property
+    def carry(self) -> tuple[dict[str, float], ...]:
+        """The numbers that live across steps beside the state, by name, where a rule has such (`NAdam`).
+
+        One dict for all parameters that match none of `groups`, then one for each of those.
+        """
+        known = self._memory.carry or (dict(self.rule.first_carry),)
+        return tuple(dict(known[i if i < len(known) else 0]) for i in range(len(self._hyperparameters)))
+
+    def eval_params(self, params: T) -> T:
+        """Return the parameters to evaluate the model at, and to keep: new ones, nested like params.
+
+        params: as `update` returned them, with the values that they had then. They are where gradients are taken; only
+        of schedule-free rules (`ScheduleFreeAdamW`) is the model better elsewhere. Raises ValueError for parameters
+        that were not stepped.
+        """
+        memory, evaluated = self._memory, self.rule.evaluated
+        if evaluated is None or not memory.leaves:
+            return _copied(params)
+        states = memory.states()
+        values = []
+        for keys, value in _tree.leaves(params):
+            path = _tree.path(keys)
+            if path not in memory.leaves:
+                raise ValueError(f"{_tree.access('params', keys)} is not a parameter that this optimizer has stepped")
+            group = memory.segments[memory.leaves[path].segment].group
+            values.append(self._evaluated(evaluated, group, value, states[path][: len(self.rule.state_names)]))
+        new: T = _tree.replace(params, iter(values), in_place=False)
+        return new
+
+    def _evaluated(self, evaluated: Callable[..., Any], group: int, value: Any, state: tuple[Any, ...]) -> Any:
+        h = {name: x(max(self.t - 1, 0)) if callable(x) else x for name, x in self._hyperparameters[group].items()}
+        if isinstance(value, int | float):
+            return evaluated(SimpleNamespace(**h), float(value), *state)
+        work = arithmetic(value.dtype)
+        return evaluated(SimpleNamespace(**h), *(x.astype(work) for x in (value, *state))).astype(value.dtype)
+
+    def looks_at_arrays(self, group: int) -> bool:
+        """Return whether the steps of a group look at whole arrays."""
+        return self.rule.reduces(self._hyperparameters[group])
+
     def _extra(self, name: str) -> Any:
         """Return the tree of what is remembered of each parameter by a name, None if there is none (yet)."""
         memory = self._memory
@@ -234,7 +279,8 @@ class Optimizer(Options):
         everyone = [own, *({**own, **values} for _, values in self.groups)]
         scheduled = self.scheduled or any(callable(value) for h in everyone for value in h.values())
         object.__setattr__(self, "_hyperparameters", everyone)
-        object.__setattr__(self, "_stages", None if scheduled or self.groups else self._numbers_at(1)[1])
+        varies = scheduled or self.groups or self.rule.first_carry
+        object.__setattr__(self, "_stages", None if varies else self._numbers_at(1)[1])
         object.__setattr__(self, "_judge", self._judged if self.needs_norm else None)
         self.__dict__["_factor"] = 1.0
         self._memory.forget_plan()  # groups or options may have changed
@@ -306,9 +352,11 @@ def _documented(cls: type[Rule]) -> str:
     for f in sorted(fields(cls), key=lambda f: f.kw_only is True):
         if f.name in cls.ranges:
             lines.append(f"{f.name}: {cls.ranges[f.name] or 'True or False'}; {f.default!r} if not given.")
+    shared = cleandoc(Rule.__doc__ or "").split("\n\n", 1)[1]
     options = "\n\n".join(cleandoc(Options.__doc__ or "").split("\n\n")[1:])
     groups = cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]
-    return "\n".join([*lines, groups, "", "Options of the step:", "", options])
+    every = ["", "What those of every rule do:", "", shared]
+    return "\n".join([*lines, groups, *every, "", "Options of the step:", "", options])
 
 
 OPTIMIZERS = {name: complete(rule) for name, rule in RULES.items()}

@@ -89,6 +89,10 @@ class Options:
         seed = self.option("seed") if self.option("stochastic_rounding") else None
         return self.option("ema") is not None, self.option("weight_copy") is not None, self.option("zero_grads"), seed
 
+    def looks_at_arrays(self, group: int) -> bool:  # noqa: ARG002 - a rule knows
+        """Return whether the steps of a group look at whole arrays, so that floats are stepped one by one."""
+        return False
+
     @property
     def extra_names(self) -> tuple[str, ...]:
         """The names of what is remembered of a parameter besides the rule's state."""

@@ -87,6 +87,9 @@ def _run(
     x = np.array(starts[alive], float, order="F")
     state = [np.zeros_like(x) for _ in rule.state_names]
     best = np.full(x.shape[:-1], DIVERGED, order="F")
+    vars(h).update(rule.first_carry)
+    if columns and rule.reduces(vars(h)):
+        raise ValueError("what counts as an array is the run of one row from one start")
     with np.errstate(all="ignore"):
         for t in range(1, iterations + 1):
             value, gradient = seen(problem, x, t, seed)
@@ -99,12 +102,29 @@ def _run(
                 state = [np.asfortranarray(array[keep]) for array in state]
                 if not len(alive):
                     return
+                kept = {name: _kept(vars(h)[name], keep) for name in rule.first_carry}
                 h = _hyperparameters(rule, rows, alive, columns)
-            x, *state = step(rule, np, named(*rule.numbers(h, t)), x, gradient, *state)
+                vars(h).update(kept)
+            c = named(*rule.numbers(h, t))
+            vars(h).update({name: getattr(c, name) for name in rule.first_carry})
+            x, *state = _stepped(rule, h, c, x, gradient, state)
             if problem.bounds is not None:
                 np.clip(x, *problem.bounds.T, out=x)
         losses.final[alive] = above_minimum(problem, problem.value(x))
         losses.best[alive] = np.minimum(best, losses.final[alive])
+
+
+def _kept(number: Any, keep: Array) -> Any:
+    """Return what lives across steps of the rows that go on."""
+    return number[keep] if np.ndim(number) else number
+
+
+def _stepped(rule: type[Rule], h: SimpleNamespace, c: SimpleNamespace, x: Array, g: Array, state: list[Array]) -> Any:
+    """Take a step; a rule that looks at whole arrays sees the run from each start as one."""
+    if not rule.reduces(vars(h)):
+        return step(rule, np, c, x, g, *state)
+    each = [step(rule, np, c, x[0, i], g[0, i], *(array[0, i] for array in state)) for i in range(x.shape[1])]
+    return [np.stack(parts)[None] for parts in zip(*each, strict=True)]
 
 
 def _hyperparameters(

@@ -4,8 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from adamas._norm import BLOCK, LANES, total_of
-from adamas.rules import Rule, largest
+from adamas.rules import BLOCK, LANES, Rule, largest, total_of
 
 TILE = 256
 LEAST_SQUARES = 2.0**-90

@@ -57,7 +57,7 @@ def step_tensor(
     """
     grad, *written = tensors
     work = torch.promote_types(real(written[0]).dtype, torch.float32)
-    old = [real(tensor).to(work, copy=differentiable) for tensor in written]
+    old = [real(tensor).to(work, copy=True) if differentiable else real(tensor.detach()).to(work) for tensor in written]
     watched = seen if grad.numel() else None
     given = real(grad).to(work, copy=watched is not None)
     before = old[0] if watched is None else old[0].clone()

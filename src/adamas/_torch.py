@@ -14,8 +14,8 @@ from torch.optim.optimizer import Optimizer
 from adamas import _backend, _native
 from adamas._history import History, Stepped, Watch
 from adamas._tensors import Place, norm_of, numbers_of, state_dtype, step_tensor
-from adamas._torch_state import Group, Keeper
-from adamas.rules import RULES, Stages, named
+from adamas._torch_state import WHOLE, Group, Keeper
+from adamas.rules import RULES, Rule, Stages, named
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 """The types of tensors whose memory is what it seems: a subclass may keep its values elsewhere."""
@@ -58,6 +58,7 @@ class Part:
     kind: Kind
     entries: list[Entry]
     counts: torch.Tensor  # float64: the steps that each entry has taken
+    carries: torch.Tensor  # float64: what the rule carries from step to step, a row for each entry
     plan: Any  # the engine's, or None
     others: Sequence[int]  # the entries that the engine does not step
 
@@ -82,6 +83,11 @@ class Stepper(Keeper):
     _parts: list[Part] = []
     _staged = False  # whether options change what _numbers returns
     _needs_norm = False  # options.needs_norm, which takes longer to ask
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for group in self.param_groups:  # now with what torch's classes do not know
+            self._kind(group)
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -190,10 +196,10 @@ class Stepper(Keeper):
         stepped = {}
         for part in self._parts:
             rule = RULES[part.kind.rule]
-            for entry, t in zip(part.entries, part.counts.tolist(), strict=True):
+            for entry, t, carry in zip(part.entries, part.counts.tolist(), part.carries.tolist(), strict=True):
                 known = entry.state if t else None
                 state = [] if known is None else [numbers_of(known[self.names[name]]) for name in rule.state_names]
-                c = named(*self._numbers(entry.group, max(t, 1.0)))
+                c = named(*self._numbers(entry.group, max(t, 1.0), tuple(carry)))  # a rate depends on no carry
                 stepped[entry.place] = Stepped(numbers_of(entry.param), rule, state, c)
         named_params = chain.from_iterable(group.get("param_names", ()) for group in self.param_groups)
         paths = list(named_params) or [str(place) for place in range(len(stepped))]
@@ -241,7 +247,7 @@ class Stepper(Keeper):
         entry, options = part.entries[i], self.options
         assert entry.state is not None, "made when the gradient was first seen"
         rule, t = RULES[part.kind.rule], int(part.counts[i]) + 1
-        coefficients, stages = self._numbers(entry.group, float(t))
+        coefficients, stages = self._numbers(entry.group, float(t), tuple(part.carries[i].tolist()))
         c = named(coefficients, stages._replace(scale=stages.scale * factor))
         keys = [self.names[name] for name in rule.state_names]
         if part.kind.differentiable:  # the graph needs the old values
@@ -252,6 +258,8 @@ class Stepper(Keeper):
         place = Place(options.seed, t, entry.place)
         step_tensor(rule, c, tensors, extras, options, place, part.kind.differentiable, seen)
         part.counts[i] += 1
+        for k, name in enumerate(rule.first_carry):
+            part.carries[i, k] = coefficients[name]
 
     def _unscaled(self) -> bool:
         """Do what torch.amp.GradScaler asks of fused optimizers; return whether the step is to be taken."""
@@ -272,16 +280,28 @@ class Stepper(Keeper):
                 f"capturable=True is not supported by adamas.torch.{type(self).__name__}, whose step cannot be part of "
                 "a CUDA graph: leave it out, or use the class of torch.optim"
             )
+        if group.get("differentiable") and RULES["SGD"].reduces(self._whole(group)):
+            raise ValueError(f"differentiable=True and {', '.join(WHOLE)} exclude each other: leave one out")
         for rule, takes in self.rules.items():
             if takes(group):
                 return Kind(rule, bool(group.get("differentiable")))
         raise AssertionError("the last rule of a class takes every group")
 
-    def _numbers(self, index: int, t: float) -> tuple[dict[str, float], Stages]:
-        """Return the coefficients of step t of a group's rule, and of the stages around it."""
+    def _whole(self, group: Group) -> dict[str, Any]:
+        """Return the hyper-parameters of the stages that look at whole tensors, which torch's checkpoints lack."""
+        return {name: group.get(name, self.defaults.get(name, getattr(Rule, name))) for name in WHOLE}
+
+    def _numbers(self, index: int, t: float, carry: tuple[float, ...]) -> tuple[dict[str, float], Stages]:
+        """Return the coefficients of step t of a group's rule, and of the stages around it.
+
+        carry: what lives across steps, in the rule's order.
+        """
         assert self._kinds is not None
         group, kind = self.param_groups[index], self._kinds[index]
-        h = SimpleNamespace(weight_decay=group["weight_decay"], decoupled=group.get("decoupled_weight_decay", False))
+        decays = {"weight_decay": group["weight_decay"], "decoupled": group.get("decoupled_weight_decay", False)}
+        h = SimpleNamespace(
+            **decays, **self._whole(group), **dict(zip(RULES[kind.rule].first_carry, carry, strict=True))
+        )
         for name, key in self.hyperparameters.items():
             value = group[key] if isinstance(key, str) else key(group, t)
             setattr(h, name, value if kind.differentiable else float(value))
@@ -303,6 +323,9 @@ class Stepper(Keeper):
         known = {} if self.counted else self._counts()
         made = [self._state_of(rule, self.param_groups[i], p, known.get(p)) for i, p in params]
         counts = torch.tensor([count for _, count in made], dtype=torch.float64)
+        first = RULES[rule].first_carry
+        rows = [[float((state or {}).get(name, first[name])) for name in first] for state, _ in made]
+        carries = torch.tensor(rows, dtype=torch.float64).reshape(len(made), len(first))
         places = {p: place for place, p in enumerate(self._params())}
         entries = [
             Entry(i, p, state, None, type(p) in PLAIN, places[p])
@@ -313,12 +336,17 @@ class Stepper(Keeper):
                 if entry.state is not None:
                     entry.state["step"] = count = counts[k]
                     entries[k] = entry._replace(shown=count)
-        part = Part(kind, entries, counts, None, range(len(entries)))
+        for entry, row in zip(entries, carries, strict=True):
+            if entry.state is not None:
+                entry.state.update(dict(zip(first, row, strict=True)))  # views, as of the counts
+        part = Part(kind, entries, counts, carries, None, range(len(entries)))
         if HAS_ENGINE and not differentiable:
             names = [*(self.names[name] for name in RULES[rule].state_names), *self.options.extra_names]
+            carried = [list(_native.engine.rules()[rule][1]).index(name) for name in first]
             part.plan = _native.engine.TensorPlan(
-                rule, torch.Tensor, entries, names, counts.numpy(), self.state, MAKE_HANDLES, self.options.plan_options
-            )
+                rule, torch.Tensor, entries, names, counts.numpy().reshape(-1, 1), carried, carries.numpy(), self.state,
+                MAKE_HANDLES, self.options.plan_options,
+            )  # fmt: skip
             part.others = part.plan.others()
         return part
 

@@ -10,8 +10,12 @@ from torch.optim.optimizer import Optimizer
 
 from adamas._options import Options
 from adamas._tensors import state_dtype
+from adamas.rules import RULES, Rule
 
 Group = dict[str, Any]
+
+WHOLE = ("cautious", "update_clip", "trust_ratio")
+"""Hyper-parameters that a parameter group may have beside torch's: of stages that look at whole tensors."""
 
 ALWAYS_SAVED = ("lr", "betas", "eps", "alpha", "dampening", "lr_decay", "weight_decay")
 """The hyper-parameters that are in every state dict of a class that has them, however old."""
@@ -48,14 +52,20 @@ class Keeper(Optimizer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         given = {name: kwargs.pop(name) for name in Options.option_names if name in kwargs}
+        whole = {name: RULES["SGD"].checked(name, kwargs.pop(name)) for name in WHOLE if name in kwargs}
         self.options = StepOptions(**given)
         super().__init__(*args, **kwargs)
+        self.defaults.update(whole)
+        for group in self.param_groups:
+            for name, value in whole.items():
+                group.setdefault(name, value)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         torch_class = next(base for base in cls.__mro__ if base.__module__.startswith("torch.optim."))
         own, ours = inspect.signature(torch_class), inspect.signature(Options)
-        cls.__signature__ = own.replace(parameters=[*own.parameters.values(), *ours.parameters.values()])  # type: ignore[attr-defined]
+        whole = [inspect.Parameter(x, inspect.Parameter.KEYWORD_ONLY, default=getattr(Rule, x)) for x in WHOLE]
+        cls.__signature__ = own.replace(parameters=[*own.parameters.values(), *whole, *ours.parameters.values()])  # type: ignore[attr-defined]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = ("options", "grad_norm", "nonfinite_steps")
@@ -111,6 +121,8 @@ class Keeper(Optimizer):
         """Return the dtype that a tensor of a state dict is kept in."""
         if name == "weight_copy":
             return value.dtype
+        if value.dim() == 0 and name not in (*self.names.values(), "ema"):
+            return torch.float64  # what lives across steps
         wanted = state_dtype(p.dtype, "float32" if name == "ema" else self.options.state_format)
         return value.dtype if value.dtype == p.dtype == torch.bfloat16 and name != "ema" else wanted
 

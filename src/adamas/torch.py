@@ -1,15 +1,20 @@
 """Optimizers of PyTorch that the engine runs: ``from adamas.torch import AdamW`` for ``from torch.optim import AdamW``.
 
-Each class is a subclass of torch's class of the same name: constructor, defaults, checks, parameter groups, hooks and
-the keys of `state_dict` are torch's, and so are the formulas; a checkpoint of either continues in the other. The steps
-are those of `adamas.rules`. Dense parameters on the CPU are stepped by the engine, all in one call: half precision in
-float32 arithmetic with float32 state. Everything else (sparse gradients, sharded parameters, other devices,
-``differentiable=True``) runs the specification itself on torch tensors, sparse gradients as if they were dense.
+Each class that torch has is a subclass of torch's of the same name: constructor, defaults, checks, parameter groups,
+hooks and the keys of `state_dict` are torch's, and so are the formulas; a checkpoint of either continues in the other.
+The steps are those of `adamas.rules`. Dense parameters on the CPU are stepped by the engine, all in one call: half
+precision in float32 arithmetic with float32 state. Everything else (sparse gradients, sharded parameters, other
+devices, ``differentiable=True``) runs the specification itself on torch tensors, sparse gradients as if they were
+dense.
 
-After torch's own arguments each class takes the options of a step, by name: see `adamas.Adam`. They may be assigned
-between steps, as in ``optimizer.options.clip_norm = 0.5``; ``optimizer.ema[p]`` and ``optimizer.weight_copy[p]`` are
-what is kept of a parameter, also in `state_dict`; ``optimizer.grad_norm`` and ``optimizer.nonfinite_steps`` are as
-there. The norm is that of the parameters that this optimizer has: a share of them under ZeroRedundancyOptimizer.
+The other rules of `adamas.rules` that descend from Adam are classes here too, with the arguments that torch would give
+them: ``Lion(params, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0, decoupled_weight_decay=True, maximize=False)``.
+
+After torch's own arguments each class takes, by name, `cautious`, `update_clip` and `trust_ratio`, per parameter group,
+and the options of a step: see `adamas.Adam`. The latter may be assigned between steps, as in
+``optimizer.options.clip_norm = 0.5``; ``optimizer.ema[p]`` and ``optimizer.weight_copy[p]`` are what is kept of a
+parameter, also in `state_dict`; ``optimizer.grad_norm`` and ``optimizer.nonfinite_steps`` are as there. The norm is
+that of the parameters that this optimizer has: a share of them under ZeroRedundancyOptimizer.
 
 What differs from torch, beside speed and the last bits:
 
@@ -19,8 +24,7 @@ What differs from torch, beside speed and the last bits:
 - the count of steps is exact to 2**53;
 - foreach and fused are accepted, and ask for what is always done; capturable (for CUDA graphs) is refused.
 
-Not replaced, so still imported from torch.optim: Adadelta, Adafactor, Adamax, ASGD, LBFGS, Muon, NAdam, RAdam, Rprop
-and SparseAdam.
+Not replaced, so still imported from torch.optim: Adadelta, Adafactor, ASGD, LBFGS, Muon, Rprop and SparseAdam.
 """
 
 try:
@@ -29,8 +33,26 @@ except ImportError as error:
     raise ImportError("adamas.torch needs PyTorch, which is missing: pip install 'adamas[torch]'") from error
 
 from adamas._torch import Stepper
+from adamas._torch_family import Family, ScheduleFree
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__all__ = [
+    "ADOPT",
+    "LAMB",
+    "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "ScheduleFreeAdamW",
+    "Yogi",
+]
 
 
 class SGD(Stepper, torch.optim.SGD):
@@ -89,3 +111,88 @@ class Adam(Stepper, torch.optim.Adam):
 
 class AdamW(Adam, torch.optim.AdamW):
     """torch.optim.AdamW: `adamas.AdamW`, and `adamas.AMSGrad` with decoupled decay where a group has amsgrad."""
+
+
+class Adamax(Stepper, torch.optim.Adamax):
+    """torch.optim.Adamax: `adamas.Adamax`."""
+
+    names = {"m": "exp_avg", "u": "exp_inf"}
+    hyperparameters = Adam.hyperparameters
+    rules = {"Adamax": lambda group: True}
+
+
+class NAdam(Stepper, torch.optim.NAdam):
+    """torch.optim.NAdam: `adamas.NAdam`, whose product is kept in float64."""
+
+    names = {"m": "exp_avg", "v": "exp_avg_sq"}
+    hyperparameters = {**Adam.hyperparameters, "momentum_decay": "momentum_decay"}
+    rules = {"NAdam": lambda group: True}
+
+
+class RAdam(Stepper, torch.optim.RAdam):
+    """torch.optim.RAdam: `adamas.RAdam`, with epsilon added before the second moment is corrected."""
+
+    names = {"m": "exp_avg", "v": "exp_avg_sq"}
+    hyperparameters = {
+        **Adam.hyperparameters,
+        "epsilon": lambda group, t: group["eps"] * (1 - group["betas"][1] ** t) ** -0.5,
+    }
+    rules = {"RAdam": lambda group: True}
+
+
+# --- rules that torch lacks; their state has the names that it has elsewhere ------------------------------------------
+
+
+class AdaBelief(Family):
+    """`adamas.AdaBelief`, as torch would have it."""
+
+    rule = "AdaBelief"
+    names = {"m": "exp_avg", "s": "exp_avg_var"}
+
+
+class Yogi(Family):
+    """`adamas.Yogi`, as torch would have it."""
+
+    rule = "Yogi"
+    names = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+class ADOPT(Family):
+    """`adamas.ADOPT`, as torch would have it."""
+
+    rule = "ADOPT"
+    names = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+class AdEMAMix(Family):
+    """`adamas.AdEMAMix`, as torch would have it."""
+
+    rule = "AdEMAMix"
+    names = {"m": "exp_avg", "n": "exp_avg_slow", "v": "exp_avg_sq"}
+
+
+class Adan(Family):
+    """`adamas.Adan`, as torch would have it."""
+
+    rule = "Adan"
+    names = {"m": "exp_avg", "v": "exp_avg_diff", "n": "exp_avg_sq", "g_before": "previous_grad"}
+
+
+class Lion(Family):
+    """`adamas.Lion`, as torch would have it."""
+
+    rule = "Lion"
+    names = {"m": "exp_avg"}
+
+
+class LAMB(Family):
+    """`adamas.LAMB`, as torch would have it."""
+
+    rule = "LAMB"
+    names = {"m": "exp_avg", "v": "exp_avg_sq"}
+
+
+class ScheduleFreeAdamW(ScheduleFree):
+    """`adamas.ScheduleFreeAdamW`, as torch would have it; `eval_params` says what to evaluate the model with."""
+
+    names = {"d": "offset", "v": "exp_avg_sq"}

@@ -1,0 +1,70 @@
+"""Rows about every rule: beside a loop that moves the same bytes, and beside who else steps it."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+
+import adamas
+from adamas.rules import RULES
+from benchmarks.peers import parameters, stream
+from benchmarks.timing import Work
+from benchmarks.work import Row, arrays
+
+SIZE = 30_000_000
+IN_TORCH = {"SGD": "SGD", "AdaGrad": "Adagrad", "RMSProp": "RMSprop", "Adam": "Adam", "AdamW": "AdamW",
+            "Adamax": "Adamax", "NAdam": "NAdam", "RAdam": "RAdam"}  # fmt: skip
+IN_PYTORCH_OPTIMIZER = {"AdaBelief": "AdaBelief", "Yogi": "Yogi", "ADOPT": "ADOPT", "AdEMAMix": "AdEMAMix",
+                        "Adan": "Adan", "Lion": "Lion", "LAMB": "Lamb",
+                        "ScheduleFreeAdamW": "ScheduleFreeAdamW"}  # fmt: skip
+
+
+def bytes_of(name: str) -> int:
+    """Return what a step of a rule moves per float32 parameter: p, g and each state in, all but g out."""
+    rule = RULES[name]
+    states = 4 * len(rule.state_names)
+    return 12 + 2 * states + (8 + states if rule.trust_ratio else 0)  # and a first pass that only reads
+
+
+def ours(name: str) -> Work:
+    """Return the steps of a rule."""
+    (p,), (g,) = arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)
+    opt = getattr(adamas, name)()
+    return lambda run: opt.update(p, g)
+
+
+def beside_stream(name: str) -> tuple[Work, Work]:
+    """Return the steps of a rule, and a loop that moves 28 bytes per parameter."""
+    params, grads = arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)
+    return ours(name), stream(params, grads, [(np.zeros_like(params[0]), np.zeros_like(params[0]))])
+
+
+def beside(name: str, cls: Any) -> tuple[Work, Work]:
+    """Return the steps of a rule, and those of a class of PyTorch optimizers."""
+    optimizer = cls(parameters(arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)), lr=1e-3)
+    getattr(optimizer, "train", lambda: None)()  # of schedule-free ones
+    return ours(name), lambda run: optimizer.step()
+
+
+def beside_library(name: str) -> tuple[Work, Work]:
+    import pytorch_optimizer
+
+    return beside(name, getattr(pytorch_optimizer, IN_PYTORCH_OPTIMIZER[name]))
+
+
+def rows() -> list[Row]:
+    """Return the rows of all rules; of those that torch lacks only if there is whom to compare with."""
+    made = [
+        Row(f"30M: {name}", f"stream of {bytes_of(name)} bytes", lambda name=name: beside_stream(name), 1 / 1.05, 15,
+            bytes_of(name) / 28)
+        for name in RULES
+    ]  # fmt: skip
+    made += [
+        Row(f"30M: {name}", "torch default", lambda name=name: beside(name, getattr(torch.optim, IN_TORCH[name])), 4, 9)
+        for name in IN_TORCH
+    ]
+    if find_spec("pytorch_optimizer"):
+        made += [Row(f"30M: {name}", "pytorch_optimizer", lambda name=name: beside_library(name), 4, 9)
+                 for name in IN_PYTORCH_OPTIMIZER]  # fmt: skip
+    return made
