@@ -56,11 +56,19 @@ def run_rows(
     for group in groups.values():
         chosen = np.array(group)
         try:
+            _try_columns(rule, rows[group[0]])
             _run(problem, rule, rows, chosen, starts, iterations, seed, every, report, losses)
         except (TypeError, ValueError):  # the rule branches on other numbers, so it cannot take a column of them
             for i in group:
                 _run(problem, rule, rows, np.array([i]), starts, iterations, seed, 0, None, losses, columns=False)
     return losses
+
+
+def _try_columns(rule: type[Rule], row: Mapping[str, Any]) -> None:
+    """Raise TypeError or ValueError if a rule branches on a number; one number alone in a column would not show it."""
+    h = _hyperparameters(rule, [row], np.zeros(2, int), columns=True)
+    vars(h).update(rule.first_carry)
+    rule.numbers(h, 1)
 
 
 def _kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
