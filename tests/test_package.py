@@ -21,7 +21,7 @@ def test_all_is_sorted_and_complete():
     assert own == sorted(own)
     assert sorted(of_rules) == sorted(rules.RULES)
     for module in (problems, schedules):
-        assert module.__all__ == sorted(module.__all__)
+        assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), name))
     for name in adamas.__all__:
         assert getattr(adamas, name) is not None
     public = {name for name in vars(adamas) if not name.startswith("_")}

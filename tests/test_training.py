@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
 import adamas
-from adamas import training
+from adamas import _tree, training
 from adamas.training import (
     Dataset,
     Epoch,
@@ -309,6 +309,29 @@ def test_the_model_may_be_anything_with_the_two_methods(images):
     assert last.validation_accuracy > 0.8
 
 
+def test_a_schedule_free_rule_is_judged_by_its_average_and_goes_on_from_its_parameters(images):
+    parts = parts_of(images)
+    params, others = (mlp.init([784, 10], np.random.default_rng(1)) for _ in range(2))
+    opt, other = adamas.ScheduleFreeAdamW(0.01), adamas.ScheduleFreeAdamW(0.01)
+    options = {"epochs": 3, "batch_size": 50}
+    told = train(mlp, params, opt, parts.train, parts.validation, rng=np.random.default_rng(2), **options)
+    for epoch in told:
+        shown = [array.copy() for _, array in _tree.leaves(params)]
+        if epoch.epoch == 3:
+            break
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        order = rng.permutation(len(parts.train))
+        for first in range(0, len(order), 50):
+            batch = parts.train.take(order[first : first + 50])
+            others = other.update(others, mlp.loss_and_gradients(others, batch.inputs, batch.labels)[1])
+    for value, (_, wanted) in zip(shown, _tree.leaves(other.eval_params(others)), strict=True):
+        np.testing.assert_array_equal(value, wanted)
+    told.close()
+    for (_, value), (_, wanted) in zip(_tree.leaves(params), _tree.leaves(others), strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
 def test_a_loss_that_is_lost_ends_the_run(images):
     with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) in epoch 1"):
         list(history(images, rate=1e30))
@@ -345,7 +368,7 @@ def test_a_run_keeps_its_settings_history_and_results(tmp_path, epochs):
     assert (run.path / "loss.png").read_bytes().startswith(b"\x89PNG")
     again = Run.open(run.path)
     assert (again.config, again.history) == ({"seed": 1}, epochs)
-    files = {"config.json", "history.jsonl", "loss.png", "results.json", "weights.safetensors"}
+    files = {"config.json", "history.jsonl", "loss.png", "results.json", "steps.jsonl", "weights.safetensors"}
     assert {path.name for path in run.path.iterdir()} == files
 
 

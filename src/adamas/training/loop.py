@@ -1,6 +1,7 @@
 """The training loop: batches, gradients, steps, and what is measured after each epoch."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adamas import _tree
 from adamas._history import History
 from adamas.training.data import Dataset
 from adamas.training.scores import Scores
@@ -84,9 +86,9 @@ def train(
 
     Each epoch takes the examples in a new random order, in batches, whose inputs `augment` may change. Training ends
     early once the loss on the validation examples has not been lower for `patience` epochs (0: never). A history
-    records steps, with the loss of their batch. Leave the
-    iteration at any time, Ctrl-C included: what was yielded holds. Raises FloatingPointError if a loss becomes infinite
-    or NaN.
+    records steps, with the loss of their batch. While an epoch is told of, params are those to evaluate the model at
+    (see `ScheduleFreeAdamW`). Leave the iteration at any time, Ctrl-C included: what was yielded holds. Raises
+    FloatingPointError if a loss becomes infinite or NaN.
     """
     steps, seconds, optimizer_seconds = 0, 0.0, 0.0
     lowest, best = np.inf, 0
@@ -106,15 +108,34 @@ def train(
                 steps += 1
                 after_step()
             seconds += perf_counter() - start
-            scores = Scores.of(model.logits(params, validation.inputs), validation.labels, len(validation.classes))
-            _check(scores.loss, epoch)
         rate = optimizer.learning_rate
         rate = rate(optimizer.t - 1) if callable(rate) else rate
-        yield Epoch(epoch, steps, loss, scores.loss, scores.accuracy, float(rate), seconds, optimizer_seconds)
+        with _to_evaluate(optimizer, params):
+            with np.errstate(all="ignore"):
+                scores = Scores.of(model.logits(params, validation.inputs), validation.labels, len(validation.classes))
+            _check(scores.loss, epoch)
+            yield Epoch(epoch, steps, loss, scores.loss, scores.accuracy, float(rate), seconds, optimizer_seconds)
         if scores.loss < lowest:
             lowest, best = scores.loss, epoch
         if patience and epoch - best >= patience:
             break
+
+
+@contextmanager
+def _to_evaluate(optimizer: Any, params: Any) -> Iterator[None]:
+    """Let params be those to evaluate the model at inside the with block, where the rule has others for that."""
+    if getattr(getattr(optimizer, "rule", None), "evaluated", None) is None:
+        yield
+        return
+    arrays = [array for _, array in _tree.leaves(params)]
+    kept = [array.copy() for array in arrays]
+    for array, (_, value) in zip(arrays, _tree.leaves(optimizer.eval_params(params)), strict=True):
+        array[...] = value
+    try:
+        yield
+    finally:
+        for array, value in zip(arrays, kept, strict=True):
+            array[...] = value
 
 
 def _check(loss: float, epoch: int) -> None:
