@@ -138,13 +138,16 @@ class Steps:
     def __init__(self, plan, optimizer, params):
         kernel = next(cls.__name__ for cls in optimizer.rule.__mro__ if "change" in vars(cls))
         self.optimizer, self.params, self.t = optimizer, [p.copy(order="K") for p in params], 0
+        self.carry = {}
         self.state = [tuple(np.zeros(_q8.size(p.size), np.uint8) for _ in optimizer.rule.state_names) for p in params]
         segments = [(0, p, state, False) for p, state in zip(self.params, self.state, strict=True)]
         self.plan = plan(kernel, segments, None, 0, optimizer.plan_options)
 
     def run(self, gradients, seen=None):
         self.t += 1
-        numbers, stages = self.optimizer.rule.numbers_at(self.optimizer._hyperparameters[0], self.t)
+        rule = self.optimizer.rule
+        numbers, stages = rule.numbers_at(self.optimizer._hyperparameters[0], self.t, self.carry)
+        self.carry = {name: numbers[name] for name in rule.first_carry}
         stages = self.optimizer.with_options(stages, self.t)
         assert self.plan.run(self.params, gradients, (numbers,), (stages,), self.t, None, seen)
         return self
