@@ -4,6 +4,7 @@ import argparse
 import gc
 import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def options() -> argparse.Namespace:
 def measured_rows(given: argparse.Namespace, progress: Progress) -> list[tuple[work.Row, Ratio]]:
     rows = [*work.ROWS, *tuning.ROWS, *family.rows()]
     rows = [row for row in rows if given.only is None or given.only in f"{row.work} {row.beside}"]
-    rows = [row for row in rows if row.quick or not given.quick]
+    rows = [row for row in rows if (row.quick or not given.quick) and find_spec(row.package)]
     found = []
     for row in progress.track(rows, description="particular work"):
         found.append((row, row.measured(9 if given.quick else None)))

@@ -46,7 +46,7 @@ def stream(params: Arrays, grads: Arrays, states: States) -> Work:
     """
     params, grads = list(params), list(grads)
     segments = [(0, p, tuple(state), False) for p, state in zip(params, states, strict=True)]
-    plan, t = _native.engine.Plan("Stream", segments, None, 0, (False, False, False, None)), 0
+    plan, t = _native.engine.Plan("Stream", segments, None, 0, (False, False, False, False, 0)), 0
 
     def step(run: int) -> None:
         nonlocal t

@@ -32,7 +32,7 @@ GPT2_SMALL: list[tuple[int, ...]] = [(50257, 768), (1024, 768), *(12 * LAYER), (
 class Row(NamedTuple):
     """A comparison: `make` returns our work and the peer's.
 
-    factor: what the peer's time is multiplied by. least: the steps in a row, at least.
+    factor: what the peer's time is multiplied by. least: the steps in a row, at least. package: what the peer needs.
     """
 
     work: str
@@ -43,6 +43,7 @@ class Row(NamedTuple):
     factor: float = 1.0
     quick: bool = False
     least: int = 2
+    package: str = "torch"
 
     def measured(self, pairs: int | None = None) -> Ratio:
         ratio = compare(*self.make(), pairs or self.pairs, self.least)
@@ -62,7 +63,7 @@ def beside_stream(n: int, **options: Any) -> tuple[Work, Work]:
     """Return our steps with some options, and the stream of 28 bytes per parameter of the same arrays."""
     params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
     own, states = ours(params, grads, **options)
-    moments = [tuple(m.astype(np.float32) for m in state[:2]) for state in states]
+    moments = [tuple(m[:n].astype(np.float32) for m in state[:2]) for state in states]  # n: q8 has scales behind
     return own, stream(params, grads, moments)
 
 
@@ -90,12 +91,30 @@ def tail(n: int) -> tuple[Work, Work]:
     return own, theirs
 
 
-def state_format(n: int, **options: Any) -> tuple[Work, Work]:
-    """Return our steps with bfloat16 state, and torch's fused ones in float32."""
+def state_format(n: int, name: str, **options: Any) -> tuple[Work, Work]:
+    """Return our steps with state in a format, and torch's fused ones in float32."""
     params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
-    own, _ = ours(params, grads, state_format="bfloat16", **options)
+    own, _ = ours(params, grads, state_format=name, **options)
     _, opt = fused(params, grads)
     return own, lambda run: opt.step()
+
+
+def q8_beside_float32(n: int) -> tuple[Work, Work]:
+    """Return our steps with state in q8, and ours in float32."""
+    params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
+    return ours(params, grads, state_format="q8")[0], ours(params, grads)[0]
+
+
+def beside_8_bits(n: int) -> tuple[Work, Work]:
+    """Return our steps with state in q8, and those of bitsandbytes with state of 8 bits."""
+    from bitsandbytes.optim import AdamW8bit
+
+    params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
+    own, _ = ours(params, grads, state_format="q8")
+    p = torch.nn.Parameter(torch.from_numpy(params[0]))
+    p.grad = torch.from_numpy(grads[0])
+    theirs = AdamW8bit([p], weight_decay=0.01)
+    return own, lambda run: theirs.step()
 
 
 def parameter_format(dtype: torch.dtype, n: int, **options: Any) -> tuple[Work, Work]:
@@ -259,11 +278,17 @@ ROWS = [
     Row(TAIL, "torch: the same in calls", lambda: tail(BIG), 1.7, 15),
     Row(TAIL, "stream of 44 bytes",
         lambda: beside_stream(BIG, clip_norm=1.0, ema=0.999, zero_grads=True), 0.9, 15, 44 / 28),
-    Row("100M: bfloat16 state", "torch fused, float32", lambda: state_format(BIG), 1.15, 15),
+    Row("100M: bfloat16 state", "torch fused, float32", lambda: state_format(BIG, "bfloat16"), 1.15, 15),
     Row("100M: bfloat16 state", "stream of 20 bytes", lambda: beside_stream(BIG, state_format="bfloat16"), 0.9, 15,
         20 / 28),
     Row("100M: bfloat16 state, at random", "torch fused, float32",
-        lambda: state_format(BIG, stochastic_rounding=True), 0.9, 15),
+        lambda: state_format(BIG, "bfloat16", stochastic_rounding=True), 0.9, 15),
+    Row("100M: q8 state", "torch fused, float32", lambda: state_format(BIG, "q8"), 1.4, 15),
+    Row("100M: q8 state", "stream of 16 bytes", lambda: beside_stream(BIG, state_format="q8"), 0.8, 15, 16 / 28),
+    Row("100M: q8 state, bfloat16 parameters at random", "torch fused, all bfloat16",
+        lambda: parameter_format(torch.bfloat16, BIG, state_format="q8", stochastic_rounding=True), 1.0, 15),
+    Row("1M: q8 state", "our float32 state", lambda: q8_beside_float32(10**6), 0.7),
+    Row("10M: q8 state", "bitsandbytes, 8 bits", lambda: beside_8_bits(10**7), 20, 9, package="bitsandbytes"),
     Row("10M: bfloat16 parameters", "torch fused, bfloat16 state",
         lambda: parameter_format(torch.bfloat16, 10**7, state_format="bfloat16"), 1.0),
     Row("10M: float16 parameters", "torch fused, float16 state",

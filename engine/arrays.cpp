@@ -38,6 +38,9 @@ bool read_type(int number, Array& to) {
         case NPY_HALF:
             to.type = Type::float16;
             break;
+        case NPY_UBYTE:
+            to.type = Type::q8;
+            break;
         default:
             if (number != bfloat16) return false;
             to.type = Type::bfloat16;
@@ -93,7 +96,7 @@ bool read_double(PyObject* object, double& to) {
     return true;
 }
 
-Layout::Layout(const Array& array, const Array& model)
+Layout::Layout(const Array& array, const Array* model)
     : type(array.type),
       complex(array.complex),
       size(array.complex ? 2 : 1),
@@ -101,8 +104,9 @@ Layout::Layout(const Array& array, const Array& model)
       order(shape.size()),
       strides(shape.size()) {
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int a, int b) { return std::abs(model.stride(a)) > std::abs(model.stride(b)); });
+    if (model)
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int a, int b) { return std::abs(model->stride(a)) > std::abs(model->stride(b)); });
     std::int64_t stride = 1;
     for (auto axis = order.rbegin(); axis != order.rend(); stride *= shape[*axis++]) strides[*axis] = stride;
     for (const std::int64_t n : shape) size *= static_cast<std::size_t>(n);

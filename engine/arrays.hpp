@@ -44,6 +44,7 @@ bool import_numpy(PyObject* bfloat16_type);
 PyArrayObject* as_array(PyObject* object);
 
 // Reads a NumPy array; false for anything else, and for types that the engine has none for, as in foreign byte order.
+// Bytes are q8.
 bool read_array(PyObject* object, Array& to);
 
 // A Python or NumPy number as a double; false for anything else, bool included.
@@ -59,7 +60,7 @@ struct Layout {
     std::vector<std::int64_t> strides;  // of a dense array in that order: items per axis of `shape`
 
     Layout() = default;
-    Layout(const Array& array, const Array& model);  // the shape and type of array, the order of model
+    Layout(const Array& array, const Array* model);  // the shape and type of array, the order of model, C if null
 
     bool fits(const Array& array) const;   // whether an array has this shape, of any format
     bool dense(const Array& array) const;  // whether one that fits also has this order

@@ -7,13 +7,6 @@
 #include "observe.hpp"
 #include "reduce.hpp"
 
-// The iterations of the loop that follows do not depend on each other.
-#ifdef __clang__
-#define ADAMAS_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define ADAMAS_INDEPENDENT _Pragma("GCC ivdep")
-#endif
-
 namespace adamas::ADAMAS_ISA {
 
 enum class Decay { none, coupled, decoupled };
@@ -75,13 +68,22 @@ inline void prefetch(const Operand& operand, std::size_t start, std::size_t end)
     for (std::size_t offset = 0; offset <= tile * size; offset += line) __builtin_prefetch(data + offset, 1);
 }
 
+// Asks the cache for what is some tiles ahead: the work on a tile in q8 is too long for the processor to see so far.
+inline void prefetch_ahead(const Block& block, std::size_t states, std::size_t start, std::size_t end) {
+    constexpr std::size_t ahead = 4 * tile;
+    prefetch(block.p, start + ahead, end);
+    prefetch(block.g, start + ahead, end);
+    for (std::size_t i = 0; i < states; ++i)
+        prefetch(Operand{block.slots->state[i], Type::q8, nullptr}, start + ahead, end);
+}
+
 // What follows a step of elements start to start + n, whose new values are in p.
 template <class T>
 void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
     const Coefficients& c = *block.coefficients;
     const Slots& slots = *block.slots;
     if (block.p.type != native<T> || block.p.view) {
-        const Dice dice(c.key, slots.array, 0);
+        const Dice dice(c.key, slots.first, 0);
         store<false>(p, block.p, start, n, block.stochastic ? &dice : nullptr);
         if (block.p.type != native<T>) load(block.p, start, n, p);  // what follows sees the parameter as it is
     }
@@ -103,7 +105,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     const bool clips = c.clip < std::numeric_limits<double>::infinity();
     const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
     const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
-    const bool brief = slots.state_type != native<T>, reduces = c.reduces();
+    const bool coded = slots.state_type == Type::q8, reduces = c.reduces();
     T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
     [[maybe_unused]] T before[tile], rate_tile[tile];
     [[maybe_unused]] Observer<T> observer;
@@ -118,10 +120,9 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             for (std::size_t k = 0; k < n; ++k) clipped[k] = clamp(factor * given[k], bound);
             g = clipped;
         }
-        const auto kept = [&](std::size_t i) { return Operand{slots.state[i], slots.state_type, nullptr}; };
         bool direct = false;  // whether the state is converted one by one, not by tiles
         if constexpr (!observed && std::is_same_v<T, float>) {
-            direct = brief && !block.stochastic && !reduces;
+            direct = slots.state_type == Type::bfloat16 && !block.stochastic && !reduces;
             void* state[max_state] = {};
             for (std::size_t i = 0; direct && i < states; ++i)
                 state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
@@ -129,7 +130,8 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         }
         if (!direct) {
             T* state[states + 1] = {};
-            for (std::size_t i = 0; i < states; ++i) state[i] = tile_of(kept(i), start, n, state_tiles[i]);
+            if (coded) prefetch_ahead(block, states, start, end);
+            load_state<Rule<T>, false>(block, start, n, state_tiles, state);
             if (reduces) {
                 step_tile<Rule>(block, n, p, given, state, rates);
             } else {
@@ -137,10 +139,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
                 for (std::size_t i = 0; i < states; ++i) anywhere[i] = state[i];
                 dense<Rule, wants_rates, T>(c, scale, n, p, g, anywhere, rates);
             }
-        }
-        for (std::size_t i = 0; brief && !direct && i < states; ++i) {
-            const Dice dice(c.key, slots.array, i + 1);
-            store<true>(state_tiles[i], kept(i), start, n, block.stochastic ? &dice : nullptr);
+            store_state<Rule<T>>(block, start, n, state_tiles);
         }
         finish(block, start, n, p);
         if constexpr (observed) {
@@ -148,7 +147,8 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
                 if (i == 0) prefetch(block.p, start + n, end);
                 if (i == 1) prefetch(block.g, start + n, end);
                 if (i > 1)
-                    for (std::size_t k = i - 2; k < states; k += 2) prefetch(kept(k), start + n, end);
+                    for (std::size_t k = i - 2; k < states; k += 2)
+                        prefetch(Operand{slots.state[k], slots.state_type, nullptr}, start + n, end);
             });
             const std::size_t next = start + n;
             if (next % sum_block == 0 || next == block.size) observer.finish(block.statistics[start / sum_block]);

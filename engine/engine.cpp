@@ -54,7 +54,6 @@ struct Flushing {
 // --- threads ---------------------------------------------------------------------------------------------------------
 
 constexpr std::size_t grain = 16384;  // elements below which another thread costs more than it saves
-constexpr std::size_t cut = 64;       // threads share a block at multiples of this many elements
 
 using Clock = std::chrono::steady_clock;
 
@@ -233,7 +232,7 @@ void run(const Table& table, std::size_t rule, std::vector<Block>& blocks) {
     if (n > 1 && !chosen && !patience.together(total)) n = 1;
     const RuleInfo& info = table.rules[rule];
     reduce(n, table, info, blocks);
-    const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : cut;
+    const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : block_size;
     const auto begun = Clock::now();
     const auto own = share_out(n, blocks, whole, [&](const Block& block, std::size_t begin, std::size_t end) {
         (arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float)(block, begin, end);

@@ -11,18 +11,26 @@
 
 namespace adamas {
 
-enum class Type : std::uint8_t { float64, float32, bfloat16, float16 };
+// How numbers are stored. q8 is for state alone: bytes and scales (q8.hpp).
+enum class Type : std::uint8_t { float64, float32, bfloat16, float16, q8 };
 
 // For what all instruction sets share: inlined, so that none can hand its own version to the others.
 #define ADAMAS_INLINE [[gnu::always_inline]] constexpr
 
 ADAMAS_INLINE std::int64_t itemsize(Type type) {
-    return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2;
+    return type == Type::float64 ? 8 : type == Type::float32 ? 4 : type == Type::q8 ? 1 : 2;
 }
 
 // What the rules compute in for a parameter of this type.
 ADAMAS_INLINE Type arithmetic(Type type) {
     return type == Type::float64 ? type : Type::float32;
+}
+
+// Elements that share random numbers and, in q8, a scale; threads share an array at multiples of so many.
+inline constexpr std::size_t block_size = 256;
+
+ADAMAS_INLINE std::size_t blocks_of(std::size_t elements) {
+    return (elements + block_size - 1) / block_size;
 }
 
 inline constexpr std::size_t max_state = 8;              // arrays of state per parameter
@@ -57,13 +65,14 @@ struct Operand {
     const View* view = nullptr;
 };
 
-// What is remembered of one parameter array, dense.
+// What is remembered of one parameter array, dense, in C order if the state is in q8.
 struct Slots {
     void* state[max_state] = {};  // in the rule's order
     void* average = nullptr;      // of the arithmetic's type; null if there is none
     void* copy = nullptr;
     Type state_type = Type::float32, copy_type = Type::bfloat16;
-    std::uint64_t array = 0;  // its place among the arrays of the optimizer, for the random numbers
+    std::uint64_t array = 0;  // its place among the arrays of the optimizer
+    std::uint64_t first = 0;  // the number of its first block there, for the random numbers
 };
 
 // A sum is made of blocks of so many elements, wherever these lie: in each, so many partial sums.
@@ -125,7 +134,7 @@ struct Block {
     Operand p, g;
     const Slots* slots = nullptr;
     bool zero = false;        // the gradient, when it has been used
-    bool stochastic = false;  // rounding to bfloat16
+    bool stochastic = false;  // rounding to bfloat16; to q8 it always is
     const Coefficients* coefficients = nullptr;
     Statistics* statistics = nullptr;  // one for each `sum_block` elements, if they are wanted
     Sums* sums = nullptr;              // the same, if the coefficients ask for them

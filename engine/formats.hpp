@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #ifdef __F16C__
 #include <immintrin.h>
@@ -15,6 +16,13 @@
 
 #ifndef ADAMAS_ISA
 #error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
+#endif
+
+// The iterations of the loop that follows do not depend on each other.
+#ifdef __clang__
+#define ADAMAS_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ADAMAS_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
 namespace adamas::ADAMAS_ISA {
@@ -149,29 +157,36 @@ S keep(T x) {
 
 // --- random numbers --------------------------------------------------------------------------------------------------
 
-constexpr std::size_t random_block = 256;  // elements whose random numbers come from one hash
-
 // The random numbers of the elements of one array in one step: multiply-shift within a block, pairwise independent.
 class Dice {
 public:
-    Dice(std::uint64_t key, std::uint64_t array, std::uint64_t role) : key_(mix64(key ^ (16 * array + role))) {}
+    // first: the number of the array's first block.
+    Dice(std::uint64_t key, std::uint64_t first, std::uint64_t role) : key_(mix64(key ^ role)), first_(first) {}
+
+    // The random number of the first element of a block, of 32 bits of which the upper ones are to be used, and by how
+    // much that of each next one differs. begin: the number of the element.
+    std::pair<std::uint32_t, std::uint32_t> block(std::size_t begin) const {
+        const std::uint64_t hash = mix64(key_ + (first_ + begin / block_size) * 0xD1B54A32D192ED03u);
+        return {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(hash)};
+    }
 
     // Calls part(i, n, increment) for each run of elements i to i + n of `count`, the first of which is element `begin`
     // of the array, that share a hash; increment(k) is the random number of element i + k.
     template <class Part>
     void cast(std::size_t begin, std::size_t count, const Part& part) const {
         for (std::size_t i = 0; i < count;) {
-            const std::uint64_t hash = mix64(key_ + (begin + i) / random_block * 0xD1B54A32D192ED03u);
-            const auto low = static_cast<std::uint32_t>(hash), high = static_cast<std::uint32_t>(hash >> 32);
-            const auto first = static_cast<std::uint32_t>((begin + i) % random_block);
-            const std::size_t n = count - i < random_block - first ? count - i : random_block - first;
-            part(i, n, [=](std::size_t k) { return (high + (first + static_cast<std::uint32_t>(k)) * low) >> 16; });
+            const auto [high, low] = block(begin + i);
+            const auto first = static_cast<std::uint32_t>((begin + i) % block_size);
+            const std::size_t n = count - i < block_size - first ? count - i : block_size - first;
+            part(i, n, [=, high = high, low = low](std::size_t k) {
+                return (high + (first + static_cast<std::uint32_t>(k)) * low) >> 16;
+            });
             i += n;
         }
     }
 
 private:
-    std::uint64_t key_;
+    std::uint64_t key_, first_;
 };
 
 }  // namespace adamas::ADAMAS_ISA

@@ -16,7 +16,8 @@ struct Shim {
     int (*get_dtype)(void*, std::int32_t*) = nullptr;
     int (*get_device_type)(void*, std::int32_t*) = nullptr;
     int (*delete_tensor_object)(void*) = nullptr;
-    std::int32_t float64 = 0, float32 = 0, bfloat16 = 0, float16 = 0, complex128 = 0, complex64 = 0, cpu = 0;
+    std::int32_t float64 = 0, float32 = 0, bfloat16 = 0, float16 = 0, uint8 = 0;
+    std::int32_t complex128 = 0, complex64 = 0, cpu = 0;
     bool complete = false;
 
     Shim() {
@@ -38,7 +39,7 @@ struct Shim {
                    find("aoti_torch_delete_tensor_object", delete_tensor_object) &&
                    find_code("aoti_torch_dtype_float64", float64) && find_code("aoti_torch_dtype_float32", float32) &&
                    find_code("aoti_torch_dtype_bfloat16", bfloat16) && find_code("aoti_torch_dtype_float16", float16) &&
-                   find_code("aoti_torch_dtype_complex128", complex128) &&
+                   find_code("aoti_torch_dtype_uint8", uint8) && find_code("aoti_torch_dtype_complex128", complex128) &&
                    find_code("aoti_torch_dtype_complex64", complex64) && find_code("aoti_torch_device_type_cpu", cpu);
     }
 };
@@ -57,8 +58,8 @@ bool read_type(std::int32_t code, Array& to) {
     } else if (code == torch.float32 || code == torch.complex64) {
         to.type = Type::float32;
     } else {
-        to.type = code == torch.bfloat16 ? Type::bfloat16 : Type::float16;
-        return code == torch.bfloat16 || code == torch.float16;
+        to.type = code == torch.bfloat16 ? Type::bfloat16 : code == torch.float16 ? Type::float16 : Type::q8;
+        return code == torch.bfloat16 || code == torch.float16 || code == torch.uint8;
     }
     return true;
 }

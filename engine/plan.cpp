@@ -37,8 +37,8 @@ Segment make_segment(nb::handle source, const Work& work, bool stateless) {
     // The state was made in the memory order of the parameter; without any, the order is the parameter's.
     Array array, model, slot;
     bool right = read_array(like.ptr(), array) && segment.owners.size() == work.slot_count() &&
-                 read_array(stateless ? like.ptr() : segment.owners[0].ptr(), model) && model.axes == array.axes;
-    if (right) segment.layout = Layout(array, model);
+                 read_array(stateless ? like.ptr() : segment.owners[0].ptr(), model) &&
+                 work.read_layout(array, model, segment.layout);
     segment.slots.state_type = arithmetic(segment.layout.type);  // if there is none
     for (std::size_t i = 0; right && i < segment.owners.size(); ++i)
         right = read_array(segment.owners[i].ptr(), slot) && work.read_slot(segment.layout, i, slot, segment.slots);
@@ -83,9 +83,12 @@ Node compile(nb::handle skeleton, const std::vector<Segment>& segments) {
 
 Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std::uint64_t t, nb::tuple options)
     : work_(rule, Options::of(options)), t_(t) {
+    std::uint64_t first = 0;
     for (nb::handle item : segments) {
         segments_.push_back(make_segment(item, work_, work_.slot_count() == 0));
         segments_.back().slots.array = segments_.size() - 1;
+        segments_.back().slots.first = first;
+        first += blocks_of(segments_.back().layout.size);
     }
     root_ = compile(skeleton, segments_);
 }

@@ -3,14 +3,9 @@
 
 #include "norm.hpp"
 #include "rules.hpp"
+#include "state.hpp"
 
 namespace adamas::ADAMAS_ISA {
-
-constexpr std::size_t words(const char* text) {
-    std::size_t count = *text ? 1 : 0;
-    for (; *text; ++text) count += *text == ' ';
-    return count;
-}
 
 // Whether a rule has an effective learning rate.
 template <class Rule>
@@ -23,14 +18,6 @@ Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c.
 template <template <class> class Rule, class T>
 Rule<T> make(const Coefficients& c) {
     return make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
-}
-
-// Where the elements of a tile are: in the operand itself, if that holds T densely, else in `copy`.
-template <class T>
-T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
-    if (operand.type == native<T> && !operand.view) return static_cast<T*>(operand.data) + start;
-    load(operand, start, n, copy);
-    return copy;
 }
 
 // A tile on its way through a step.
@@ -124,10 +111,7 @@ void sum_up(const Block& block, std::size_t begin, std::size_t end) {
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
         T* state[states + 1] = {};
-        for (std::size_t i = 0; i < states; ++i) {
-            load(Operand{block.slots->state[i], block.slots->state_type, nullptr}, start, n, state_tiles[i]);
-            state[i] = state_tiles[i];
-        }
+        load_state<Rule<T>, true>(block, start, n, state_tiles, state);
         const T* const p = tile_of(block.p, start, n, p_tile);
         change_tile<Rule>(c, n, p, tile_of(block.g, start, n, g_tile), state, changing);
         lanes.template add<has_rate<Rule<T>>>(c, n, p, changing);

@@ -14,6 +14,9 @@
 
 namespace adamas::ADAMAS_ISA {
 
+// The names of state that is never negative, because squares or magnitudes go into it; a rule may have others.
+constexpr const char* nonnegative = "s u v v_max";
+
 // A coefficient, rounded once from float64 to the type of the arithmetic.
 template <class T>
 struct Number {
@@ -355,6 +358,7 @@ template <class T>
 struct Adan {
     static constexpr const char* name = "Adan";
     static constexpr const char* state_names = "m v n g_before";
+    static constexpr const char* nonnegative = "n";
     static constexpr const char* coefficients =
         "learning_rate beta1 beta2 beta3 mean_scale change_weight change_scale root_scale epsilon has_before";
     Number<T> learning_rate;

@@ -38,10 +38,14 @@ constexpr std::int32_t cpu = 1;
 
 // The format of DLPack's type; false if the engine has none for it.
 bool read_type(const DLTensor& tensor, Array& to) {
-    constexpr std::uint8_t floating = 2, brain = 4, complex = 5;
+    constexpr std::uint8_t whole = 1, floating = 2, brain = 4, complex = 5;
     to.complex = tensor.code == complex;
     const int bits = to.complex ? tensor.bits / 2 : tensor.bits;
     if (tensor.lanes != 1) return false;
+    if (tensor.code == whole) {
+        to.type = Type::q8;
+        return bits == 8;
+    }
     if (tensor.code == brain) {
         to.type = Type::bfloat16;
         return bits == 16;
@@ -120,10 +124,12 @@ TensorPlan::TensorPlan(const std::string& rule, nb::handle tensor, nb::list entr
     for (auto [key, value] : all_states) states_.emplace_back(nb::borrow(key), nb::borrow(value));
 
     for (nb::handle source : entries) {
-        const auto [group, param, state, count, plain, place] =
-            nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool, std::size_t>>(source);
+        const auto [group, param, state, count, plain, place, first] =
+            nb::cast<std::tuple<std::size_t, nb::object, nb::object, nb::object, bool, std::size_t, std::size_t>>(
+                source);
         entries_.push_back({group, param, state, count, {}, {}, {}, plain || state.is_none(), {}, {}, {}, nullptr});
         entries_.back().memory.array = place;
+        entries_.back().memory.first = first;
         if (groups_.empty() || groups_.back().first != group) groups_.emplace_back(group, 0);
         ++groups_.back().second;
     }
@@ -142,9 +148,8 @@ void TensorPlan::choose(const nb::object& make_handles) {
         // State is made in the memory order of the parameter; a rule without state follows the parameter.
         PyObject* like = names_.empty() ? entry.param.ptr() : entry.values[0];
         entry.ours = entry.ours && exchange_.read(entry.param.ptr(), param) && exchange_.read(like, model) &&
-                     param.axes == model.axes;
+                     work_.read_layout(param, model, entry.layout);
         if (!entry.ours) continue;
-        entry.layout = Layout(param, model);
         entry.memory.state_type = arithmetic(param.type);  // if there is none
         if (have_handles_) {
             nb::list values;

@@ -32,8 +32,9 @@ class TensorPlan {
 public:
     // tensor: the library's class of tensors. entries: for each parameter of the groups (group, parameter, its state as
     // a dict, None if it has none yet, the tensor that shows its count of steps there, or None, and whether the engine
-    // may step it, and its place among all parameters of the optimizer). names: of what is remembered, in the rule's
-    // order, then the average and the copy, if there are. counts: float64 array, the steps taken by each entry.
+    // may step it, its place among all parameters of the optimizer, and the number of its first block there). names: of
+    // what is remembered, in the rule's order, then the average and the copy, if there are. counts: float64 array, the
+    // steps taken by each entry.
     // carried: the places of the coefficients that live across steps. carries: float64 array, those of each entry.
     // all_states: the dict of states. make_handles: returns a capsule with a new reference for each tensor of a list;
     // None if there is no such function. options: see Options.

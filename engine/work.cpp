@@ -14,6 +14,12 @@ std::size_t count_words(const char* text) {
     return *text ? static_cast<std::size_t>(std::count(text, text + std::char_traits<char>::length(text), ' ')) + 1 : 0;
 }
 
+// Whether an array has the codes and scales of the elements of a parameter.
+bool holds_q8(const Layout& layout, const Array& array) {
+    return !layout.complex && array.axes == 1 && (layout.size == 0 || array.stride(0) == 1) &&
+           array.shape[0] == static_cast<std::int64_t>(layout.size + blocks_of(layout.size));
+}
+
 const Table*& chosen() {
     static const Table* table = supported().front();
     return table;
@@ -37,14 +43,14 @@ void use_table(const std::string& isa) {
 
 Options Options::of(nb::handle tuple) {
     PyObject* t = tuple.ptr();
-    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != 4)
-        throw std::invalid_argument("options: (average, copy, zero, seed)");
+    if (!PyTuple_Check(t) || PyTuple_GET_SIZE(t) != 5)
+        throw std::invalid_argument("options: (average, copy, zero, stochastic, seed)");
     Options options;
     options.average = PyTuple_GET_ITEM(t, 0) == Py_True;
     options.copy = PyTuple_GET_ITEM(t, 1) == Py_True;
     options.zero = PyTuple_GET_ITEM(t, 2) == Py_True;
-    options.stochastic = PyTuple_GET_ITEM(t, 3) != Py_None;
-    if (options.stochastic) options.seed = nb::cast<std::uint64_t>(nb::handle(PyTuple_GET_ITEM(t, 3)));
+    options.stochastic = PyTuple_GET_ITEM(t, 3) == Py_True;
+    options.seed = nb::cast<std::uint64_t>(nb::handle(PyTuple_GET_ITEM(t, 4)));
     return options;
 }
 
@@ -54,14 +60,23 @@ Work::Work(const std::string& rule, const Options& options) : rule_(find_rule(ru
     state_count_ = count_words(info.state_names);
 }
 
+bool Work::read_layout(const Array& param, const Array& model, Layout& to) const {
+    const bool coded = state_count_ > 0 && model.type == Type::q8;
+    if (param.type == Type::q8 || (!coded && param.axes != model.axes)) return false;
+    to = Layout(param, coded ? nullptr : &model);
+    return true;
+}
+
 bool Work::read_slot(const Layout& layout, std::size_t i, const Array& array, Slots& to) const {
-    if (!array.writeable || !layout.fits(array) || !layout.dense(array)) return false;
+    if (!array.writeable) return false;
     const Type exact = arithmetic(layout.type);
+    const bool coded = array.type == Type::q8;
+    if (coded ? !holds_q8(layout, array) : !layout.fits(array) || !layout.dense(array)) return false;
     if (i < state_count_) {
         if (i > 0 && array.type != to.state_type) return false;
         to.state[i] = array.data;
         to.state_type = array.type;
-        return array.type == exact || (array.type == Type::bfloat16 && exact == Type::float32);
+        return array.type == exact || (exact == Type::float32 && (coded || array.type == Type::bfloat16));
     }
     if (options_.average && i == state_count_) {
         to.average = array.data;
@@ -129,7 +144,7 @@ const View* Work::view(const Layout& layout, const Array& array) {
 
 bool Work::add_arrays(const Layout& layout, const Slots& slots, const Array& p, const Array& g,
                       const Coefficients* coefficients) {
-    if (p.type != layout.type || !layout.fits(p) || !layout.fits(g) || !p.writeable) return false;
+    if (p.type != layout.type || !layout.fits(p) || !layout.fits(g) || !p.writeable || g.type == Type::q8) return false;
     if (layout.size == 0) return true;
     const View* p_view = layout.dense(p) ? nullptr : view(layout, p);
     if (p_view && p.overlaps_itself()) return false;

@@ -22,7 +22,7 @@ struct Options {
     bool average = false;     // keeps an average of each parameter
     bool copy = false;        // keeps a copy of each parameter in another format
     bool zero = false;        // sets gradients to zero
-    bool stochastic = false;  // rounds to bfloat16 at random
+    bool stochastic = false;  // rounds to bfloat16 at random; to q8 it always does
     std::uint64_t seed = 0;
 
     // From a tuple of Python (see _engine.pyi); throws std::invalid_argument.
@@ -36,6 +36,10 @@ public:
     std::size_t slot_count() const { return state_count_ + (options_.average ? 1 : 0) + (options_.copy ? 1 : 0); }
 
     bool zeroes() const { return options_.zero; }
+
+    // The shape of a parameter, and the order in which it is stepped: that of the first array that is remembered of it.
+    // False if they do not fit.
+    bool read_layout(const Array& param, const Array& model, Layout& to) const;
 
     // Reads the array of slot i (the rule's state in its order, then the average and the copy, if there are); false if
     // it is not such. Needs no GIL.

@@ -150,7 +150,7 @@ def test_special_numbers_have_the_same_bits(isa):
 
 
 def test_a_plan_that_does_not_fit_is_refused():
-    p, options, stages = np.ones(3), (False, False, False, None), (rules.Stages(),)
+    p, options, stages = np.ones(3), (False, False, False, False, 0), (rules.Stages(),)
     with pytest.raises(ValueError, match="no rule 'Nadam'"):
         engine.Plan("Nadam", [(0, p, (), False)], [], 0, options)
     with pytest.raises(ValueError, match="options: "):

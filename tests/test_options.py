@@ -292,7 +292,7 @@ def test_copies_of_an_optimizer_go_on_as_it_does(duplicate):
         ({"ema": 1.0}, ValueError, r"ema must be in \[0, 1\), got 1"),
         ({"weight_copy": "float8"}, ValueError, "weight_copy must be None or 'bfloat16' or 'float16', got 'float8'"),
         ({"zero_grads": 1}, TypeError, "zero_grads must be True or False, got 1"),
-        ({"state_format": "float16"}, ValueError, "state_format must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"state_format": "q4"}, ValueError, "state_format must be 'float32' or 'bfloat16' or 'q8', got 'q4'"),
         ({"stochastic_rounding": "yes"}, TypeError, "stochastic_rounding must be True or False"),
         ({"seed": -1}, ValueError, "seed must be an integer from 0"),
         ({"seed": 1.5}, ValueError, "seed must be an integer"),

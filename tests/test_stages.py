@@ -227,7 +227,7 @@ def test_statistics_are_what_they_say():
 
 
 def norm_by_engine(arrays: list[Any]) -> tuple[float, bool]:
-    plan = engine.Plan("SGD", [(0, a, (), False) for a in arrays], None, 0, (False, False, False, None))
+    plan = engine.Plan("SGD", [(0, a, (), False) for a in arrays], None, 0, (False, False, False, False, 0))
     seen: list[tuple[float, bool]] = []
     plan.run(
         [np.zeros_like(a) for a in arrays],

@@ -279,3 +279,25 @@ def test_random_rounding_depends_on_the_seed_and_the_place_of_a_parameter():
     assert torch.equal(one[0], two[0])
     assert not torch.equal(two[0], two[1])
     assert not torch.equal(one[0], other[0])
+
+
+def test_rounding_at_random_goes_on_from_a_state_dict_where_torch_counts_no_steps():
+    def run(steps, params, opt):
+        for step in steps:
+            give_gradients(params, step)
+            opt.step()
+
+    def made():
+        torch.manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(shape).bfloat16()) for shape in SHAPES]
+        return params, SGD(params, lr=0.01, stochastic_rounding=True)
+
+    (params, opt), (others, other) = made(), made()
+    run(range(3), params, opt)
+    other.load_state_dict(opt.state_dict())
+    for p, q in zip(params, others, strict=True):
+        q.data.copy_(p.data)
+    run(range(3, 6), params, opt)
+    run(range(3, 6), others, other)
+    for p, q in zip(params, others, strict=True):
+        assert torch.equal(p, q)

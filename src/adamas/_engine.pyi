@@ -27,7 +27,8 @@ class TensorPlan:
 
     tensor: torch.Tensor. entries: for each parameter of the groups, in order (place of the group, parameter, its dict
         of state or None if it has none yet, the tensor that shows its count of steps there or None, whether its memory
-        is what it seems, its place among all parameters of the optimizer).
+        is what it seems, its place among all parameters of the optimizer, the number of its first block of 256
+        elements there: see `random_blocks`).
     names: of what is remembered in those dicts: the rule's state in its order, the average and the copy if the options
         ask for them. counts: float64, the steps taken by each entry, in a
         column. carried: the places of the coefficients that live across steps; carries: float64, those of each entry,
@@ -40,14 +41,14 @@ class TensorPlan:
         self,
         rule: str,
         tensor: type,
-        entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool, int]],
+        entries: list[tuple[int, Any, dict[str, Any] | None, Any, bool, int, int]],
         names: list[str],
         counts: Any,
         carried: list[int],
         carries: Any,
         all_states: dict[Any, Any],
         make_handles: Callable[[list[Any]], list[Any]] | None,
-        options: tuple[bool, bool, bool, int | None],
+        options: tuple[bool, bool, bool, bool, int],
     ) -> None: ...
     def others(self) -> list[int]:
         """Return the entries that the engine does not step: for their type, layout or device, or shared memory."""
@@ -88,8 +89,8 @@ class Plan:
         cannot walk it.
     t: the steps taken so far, and, of both methods, the step to take; RuntimeError if it is not the next one: then
         another thread is in an update.
-    options: whether there is an average, whether there is a copy, whether gradients are set to zero, and the seed of
-        stochastic rounding, None to round to the nearest.
+    options: whether there is an average, whether there is a copy, whether gradients are set to zero, whether what is
+        kept in bfloat16 is rounded at random, and the seed of that and of the rounding to q8, which always is.
     coefficients, stages: for each group, a dict of the rule's coefficients in its order, and the stages.
     judge: None, or a function that is called, before anything is changed, with the norm of all gradients together and
         whether they are finite; it returns what to multiply them by, or None not to take the step.
@@ -103,7 +104,7 @@ class Plan:
         segments: list[tuple[int, Any, tuple[Any, ...], bool]],
         skeleton: object,
         t: int,
-        options: tuple[bool, bool, bool, int | None],
+        options: tuple[bool, bool, bool, bool, int],
     ) -> None: ...
     def step(
         self,

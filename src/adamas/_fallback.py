@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adamas._formats import arithmetic, as_real, random_numbers, store, within
+from adamas import _q8
+from adamas._formats import arithmetic, as_real, random_blocks, random_numbers, store, within
 from adamas._native import flush_denormals
 from adamas._norm import norm
 from adamas._statistics import observe
@@ -23,7 +24,8 @@ class PlanOptions(NamedTuple):
     average: bool = False
     copy: bool = False
     zero: bool = False
-    seed: int | None = None
+    stochastic: bool = False
+    seed: int = 0
 
 
 class Plan:
@@ -35,11 +37,12 @@ class Plan:
         segments: list[tuple[int, Any, tuple[Any, ...], bool]],
         skeleton: object,
         t: int,
-        options: tuple[bool, bool, bool, int | None],
+        options: tuple[bool, bool, bool, bool, int],
     ) -> None:
         self.rule = RULES[rule]
         self.segments = segments
         self.options = PlanOptions(*options)
+        self.first = random_blocks(as_real(like).size for _, like, _, _ in segments)
 
     def step(
         self,
@@ -82,17 +85,20 @@ class Plan:
     def _step_array(self, i: int, p: Any, g: Any, c: Any, t: int, seen: Seen) -> None:
         _, like, slots, _ = self.segments[i]
         *slots_, p_, g_ = (_flat(array, like, slots) for array in (*slots, p, g))
-        count = len(self.rule.state_names)
-        work = arithmetic(p_.dtype)
-        before, gradient, *old = (array.astype(work, copy=False) for array in (p_, g_, *slots_[:count]))
+        names = self.rule.state_names
+        count, work = len(names), arithmetic(p_.dtype)
+        before, gradient = (array.astype(work, copy=False) for array in (p_, g_))
+        old = [self._read(name, array, p_.size, work) for name, array in zip(names, slots_, strict=False)]
         new_p, *exact = step(self.rule, np, c, before, gradient, *old)
 
         def stored(x: Any, dtype: Any, role: int) -> Any:
-            random = None if self.options.seed is None else random_numbers(self.options.seed, t, i, role, x.size)
-            return store(x, dtype, random)
+            place = (self.options.seed, t, self.first[i], role, x.size)
+            if dtype == np.uint8:
+                return _q8.encode(x, self._is_nonnegative(names[role - 1]), _q8.randoms(*place))
+            return store(x, dtype, random_numbers(*place) if self.options.stochastic else None)
 
-        new = [stored(within(x, array.dtype), array.dtype, k)
-               for k, (x, array) in enumerate(zip(exact, slots_[:count], strict=True), start=1)]  # fmt: skip
+        new = [stored(within(x, array.dtype), array.dtype, role)
+               for role, (x, array) in enumerate(zip(exact, slots_[:count], strict=True), start=1)]  # fmt: skip
         new_p = stored(new_p, p_.dtype, 0)
         if seen is not None and p.size:
             seen.append(observe(self.rule, np, c, i, (before, new_p.astype(work)), gradient, exact))
@@ -105,9 +111,20 @@ class Plan:
         if self.options.zero:
             g[...] = 0
 
+    def _is_nonnegative(self, name: str) -> bool:
+        return name in self.rule.nonnegative
+
+    def _read(self, name: str, array: Any, n: int, work: Any) -> Any:
+        """Return the numbers of a flat array of state."""
+        if array.dtype == np.uint8:
+            return _q8.decode(array, n, self._is_nonnegative(name))
+        return array.astype(work, copy=False)
+
 
 def _order(like: Any, slots: tuple[Any, ...]) -> list[int]:
     """Return the axes from the slowest to the fastest, by which the state lies in memory."""
+    if slots and slots[0].dtype == np.uint8:
+        return list(range(like.ndim))
     strides = (slots[0] if slots else like).strides
     return sorted(range(like.ndim), key=lambda axis: -abs(strides[axis]))
 
@@ -118,10 +135,12 @@ def _in_order(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:
 
 
 def _flat(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:
-    """Return the real numbers of an array in the order of the state."""
+    """Return the real numbers of an array in the order of the state; q8 state as it is."""
+    if array.dtype == np.uint8:
+        return array
     return _in_order(array, like, slots).reshape(-1)
 
 
 def _write(array: Any, flat: Any, like: Any, slots: tuple[Any, ...]) -> None:
-    view = _in_order(array, like, slots)
+    view = array if array.dtype == np.uint8 else _in_order(array, like, slots)
     view[...] = flat.reshape(view.shape)

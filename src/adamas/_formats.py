@@ -4,6 +4,8 @@ The reference of engine/formats.hpp, which returns the same bits. Rules compute 
 float32 for the others; they know no formats.
 """
 
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import ml_dtypes
@@ -30,7 +32,10 @@ def arithmetic(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def state_dtype(dtype: np.dtype[Any], state_format: str) -> np.dtype[Any]:
-    """Return the dtype of the state of a parameter of a dtype; complex state is always as its parameter."""
+    """Return the dtype of the state of a parameter of a dtype, unless it is q8 (`adamas._q8`).
+
+    Complex state is always as its parameter.
+    """
     return BFLOAT16 if state_format == "bfloat16" and arithmetic(dtype) == REALS[1] else arithmetic(dtype)
 
 
@@ -73,17 +78,25 @@ def mix64(x: Array) -> Array:
     return mixed
 
 
-def random_numbers(seed: int, t: int, array: int, role: int, n: int) -> Array:
-    """Return n numbers, uniform below 2**16, by which the elements of an array are rounded in step t.
+def random_blocks(sizes: Iterable[int]) -> list[int]:
+    """Return for each of the arrays of an optimizer the number of its first block of 256 elements."""
+    return list(accumulate((-(-n // RANDOM_BLOCK) for n in sizes), initial=0))[:-1]
 
-    role: 0 for the parameter, 1, 2, ... for its state. They depend on nothing else, so neither on threads nor on what
-    was stepped before. Within a block of 256 they are pairwise independent: multiply-shift (Dietzfelbinger 1996).
+
+def random_numbers(seed: int, t: int, first: int, role: int, n: int, bits: int = 16) -> Array:
+    """Return n numbers, uniform below 2**bits, by which the elements of an array are rounded in step t.
+
+    first: the number of the array's first block (`random_blocks`). role: 0 for the parameter, 1, 2, ... for its state.
+    They depend on nothing else, so neither on threads nor on what was stepped before, nor on how elements are cut into
+    arrays, if that is at multiples of 256. Within a block of 256 they are pairwise independent: multiply-shift
+    (Dietzfelbinger 1996).
     """
     one = np.ones(1, np.uint64)  # arrays wrap round, scalars warn
     key = mix64(mix64(one * np.uint64(seed)) + np.uint64(t))
-    key = mix64(key ^ np.uint64(16 * array + role))
-    blocks = np.arange(-(-n // RANDOM_BLOCK), dtype=np.uint64)
-    bits = mix64(key + blocks * np.uint64(0xD1B54A32D192ED03))
-    low, high = bits.astype(np.uint32), (bits >> np.uint64(32)).astype(np.uint32)
-    numbers: Array = (high[:, None] + np.arange(RANDOM_BLOCK, dtype=np.uint32) * low[:, None]) >> np.uint32(16)
+    key = mix64(key ^ np.uint64(role))
+    blocks = np.uint64(first) + np.arange(-(-n // RANDOM_BLOCK), dtype=np.uint64)
+    hashes = mix64(key + blocks * np.uint64(0xD1B54A32D192ED03))
+    low, high = hashes.astype(np.uint32), (hashes >> np.uint64(32)).astype(np.uint32)
+    sums = high[:, None] + np.arange(RANDOM_BLOCK, dtype=np.uint32) * low[:, None]
+    numbers: Array = sums >> np.uint32(32 - bits)
     return numbers.reshape(-1)[:n]

@@ -1,5 +1,6 @@
 """What an optimizer remembers of its parameters: where each is stepped, its state, and the plan that steps them all."""
 
+import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -7,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from adamas import _tree
+from adamas import _q8, _tree
 from adamas._backend import Plan
 from adamas._formats import arithmetic, state_dtype
 from adamas._options import Options
-from adamas._params import check_grad, check_overlaps, check_param
+from adamas._params import check_grad, check_overlaps, check_param, check_q8
 from adamas.rules import Rule
 
 FLOAT = ("a float",)
@@ -106,6 +107,9 @@ class Memory:
         """
         with self.busy():
             paths, values, gradients = self.checked(params, grads, options.option("zero_grads"))
+            if options.option("state_format") == "q8":
+                for keys, value in _tree.leaves(params):
+                    check_q8(_tree.access("params", keys), value)
             if self.leaves:
                 self._check_same({path: _kind(value) for path, value in zip(paths, values, strict=True)})
             still = {path for path, gradient in zip(paths, gradients, strict=True) if gradient is None}
@@ -190,16 +194,30 @@ class Memory:
     def _first_state(self, value: Any, options: Options) -> tuple[Any, ...]:
         """Return the state of an array before the first step."""
         dtype = state_dtype(value.dtype, options.option("state_format"))
+        order: Any = "K"  # the parameter's
         state = [np.zeros_like(value, dtype, subok=False) for _ in self.rule.state_names]
+        if options.option("state_format") == "q8" and dtype == np.float32 and value.size >= _q8.LEAST:
+            order = "C"
+            state = [np.zeros(_q8.size(value.size), np.uint8) for _ in state]
         if options.option("ema") is not None:
-            state.append(np.zeros_like(value, arithmetic(value.dtype), subok=False))
+            state.append(np.zeros_like(value, arithmetic(value.dtype), order, subok=False))
             state[-1][...] = value
         if (copy := options.option("weight_copy")) is not None:
             dtype = arithmetic(value.dtype) if value.dtype.kind == "c" else np.dtype(copy)
-            state.append(np.zeros_like(value, dtype, subok=False))
+            state.append(np.zeros_like(value, dtype, order, subok=False))
             with np.errstate(all="ignore"):
                 state[-1][...] = value
         return tuple(state)
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """Return the rule's state of each parameter by name: floats, or arrays, those in q8 decoded."""
+        named = {path: dict(zip(self.rule.state_names, state, strict=False)) for path, state in self.states().items()}
+        for path, state in named.items():
+            for name, value in state.items():
+                if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+                    shape = self.leaves[path].kind[2]
+                    state[name] = _q8.decode(value, math.prod(shape), name in self.rule.nonnegative).reshape(shape)
+        return named
 
     def states(self) -> dict[str, tuple[Any, ...]]:
         """Return the state of each parameter, in the order of the rule's names: arrays, or floats."""

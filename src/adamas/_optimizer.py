@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from adamas import _tree
+from adamas import _q8, _tree
 from adamas._formats import arithmetic
 from adamas._history import History, Stepped, Watch
 from adamas._memory import Memory
@@ -134,10 +134,12 @@ class Optimizer(Options):
 
     def stepped(self, params: Any) -> list[Stepped]:
         """Return each parameter as it is after the last step, for `History`."""
-        memory, states = self._memory, self._memory.states()
+        memory, states = self._memory, self._memory.shown()
         numbers = [named(*self.rule.numbers_at(h, self.t)) for h in self._hyperparameters]
         return [
-            Stepped(value, self.rule, states[path], numbers[memory.segments[memory.leaves[path].segment].group])
+            Stepped(
+                value, self.rule, [*states[path].values()], numbers[memory.segments[memory.leaves[path].segment].group]
+            )
             for path, value in ((_tree.path(keys), value) for keys, value in _tree.leaves(params))
         ]
 
@@ -177,15 +179,21 @@ class Optimizer(Options):
     def state(self) -> Mapping[str, Mapping[str, Any]]:
         """The state by path and name, as in ``opt.state["layer1.bias"]["m"]``; empty before the first update.
 
-        Arrays are live, read-only views of the parameter's shape; the state of a float is a float.
+        Arrays are live, read-only views of the parameter's shape; the state of a float is a float. State in q8 is
+        decoded: arrays of its values at this step.
         """
-        names = self.rule.state_names
         return MappingProxyType(
             {
-                path: MappingProxyType(dict(zip(names, map(_read_only, state), strict=False)))
-                for path, state in self._memory.states().items()
+                path: MappingProxyType({name: _read_only(value) for name, value in state.items()})
+                for path, state in self._memory.shown().items()
             }
         )
+
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes the state takes, without averages and copies of the parameters."""
+        count = len(self.rule.state_names)
+        return sum(array.nbytes for segment in self._memory.segments for array in segment.state[:count])
 
     @property
     def carry(self) -> tuple[dict[str, float], ...]:
@@ -206,14 +214,14 @@ class Optimizer(Options):
         memory, evaluated = self._memory, self.rule.evaluated
         if evaluated is None or not memory.leaves:
             return _copied(params)
-        states = memory.states()
+        states = {path: tuple(state.values()) for path, state in memory.shown().items()}
         values = []
         for keys, value in _tree.leaves(params):
             path = _tree.path(keys)
             if path not in memory.leaves:
                 raise ValueError(f"{_tree.access('params', keys)} is not a parameter that this optimizer has stepped")
             group = memory.segments[memory.leaves[path].segment].group
-            values.append(self._evaluated(evaluated, group, value, states[path][: len(self.rule.state_names)]))
+            values.append(self._evaluated(evaluated, group, value, states[path]))
         new: T = _tree.replace(params, iter(values), in_place=False)
         return new
 
@@ -247,6 +255,8 @@ class Optimizer(Options):
             value = self.checked_option(name, value)
             if name in self.lasting and self.__dict__.get("_memory") and self._memory.leaves:
                 raise AttributeError(f"{name} cannot change after the first update: use a new optimizer, or reset()")
+            if value == "q8" and name == "state_format":
+                _q8.check_rule(self.rule)
             self.__dict__[name] = value
         elif name not in self.rule.ranges and not name.startswith("_"):  # those are for subclasses
             names = [*self.rule.ranges, *self.option_names, "groups"]

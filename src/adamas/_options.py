@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from adamas.rules import Range, Schedule, Stages, clip_factor
 
 NONFINITE = ("propagate", "skip", "raise")
-FORMATS = {"state_format": ("float32", "bfloat16"), "weight_copy": (None, "bfloat16", "float16")}
+FORMATS = {"state_format": ("float32", "bfloat16", "q8"), "weight_copy": (None, "bfloat16", "float16")}
 POSITIVE, FRACTION = Range(), Range(below=1.0)
 
 
@@ -30,10 +30,12 @@ class Options:
     weight_copy: "bfloat16" or "float16" for a copy of the parameters in that format, read as ``opt.weight_copy``;
         complex parameters are copied as they are.
     zero_grads: whether gradient arrays are set to zero when they have been used (or skipped).
-    state_format: "float32" or "bfloat16", in which the state of all but float64 and complex parameters is kept.
+    state_format: "float32" or "bfloat16", in which the state of all but float64 and complex parameters is kept; or
+        "q8", in which that of arrays of at least 4,096 elements takes a byte per element, rounded at random. Then there
+        may be no arrays of float64 or complex numbers.
     stochastic_rounding: whether what is kept in bfloat16, parameters and state, is rounded at random, so that it is
         right on average, instead of to the nearest number, which loses all changes below 1/512.
-    seed: of that rounding, from 0 to 2**64 - 1. The same seed gives the same bits.
+    seed: of rounding at random, from 0 to 2**64 - 1. The same seed gives the same bits.
     """
 
     clip_norm: float | Schedule | None = None
@@ -84,10 +86,10 @@ class Options:
         return any(callable(self.option(name)) for name in self.option_names)
 
     @property
-    def plan_options(self) -> tuple[bool, bool, bool, int | None]:
+    def plan_options(self) -> tuple[bool, bool, bool, bool, int]:
         """What the engine's plans take as options."""
-        seed = self.option("seed") if self.option("stochastic_rounding") else None
-        return self.option("ema") is not None, self.option("weight_copy") is not None, self.option("zero_grads"), seed
+        keeps = self.option("ema") is not None, self.option("weight_copy") is not None
+        return *keeps, self.option("zero_grads"), self.option("stochastic_rounding"), self.option("seed")
 
     def looks_at_arrays(self, group: int) -> bool:  # noqa: ARG002 - a rule knows
         """Return whether the steps of a group look at whole arrays, so that floats are stepped one by one."""

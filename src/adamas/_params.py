@@ -25,6 +25,15 @@ def check_param(name: str, value: Any, optimizer: str) -> None:
         )
 
 
+def check_q8(name: str, value: Any) -> None:
+    """Raise if value, which passed `check_param`, is an array whose state cannot be kept in q8."""
+    if not isinstance(value, int | float) and arithmetic(value.dtype) != REALS[1]:
+        raise TypeError(
+            f"{name} is {value.dtype.name}: state_format='q8' is for float32, bfloat16 and float16 arrays; convert "
+            f"with {name}.astype('float32'), or leave state_format out"
+        )
+
+
 def check_grad(name: str, grad: Any, param_name: str, param: Any, zero: bool = False) -> None:
     """Raise if grad cannot be the gradient of a parameter that passed `check_param`. None can.
 

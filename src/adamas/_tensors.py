@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from adamas import _q8
 from adamas._formats import random_numbers
 from adamas._norm import norm
 from adamas._options import Options
@@ -17,10 +18,14 @@ LARGEST_BFLOAT16 = torch.finfo(torch.bfloat16).max
 
 
 class Place(NamedTuple):
-    """What the random numbers of a parameter depend on: the seed, the step and the parameter's place."""
+    """What the random numbers of a parameter depend on: the seed, the step and the number of its first block.
+
+    array: its place among all parameters.
+    """
 
     seed: int
     t: int
+    first: int
     array: int
 
 
@@ -57,13 +62,18 @@ def step_tensor(
     """
     grad, *written = tensors
     work = torch.promote_types(real(written[0]).dtype, torch.float32)
-    old = [real(tensor).to(work, copy=True) if differentiable else real(tensor.detach()).to(work) for tensor in written]
+    signs = [False, *(name in rule.nonnegative for name in rule.state_names)]
+    numbers = [real(decoded(x, written[0], sign)) for x, sign in zip(written, signs, strict=True)]
+    old = [x.to(work, copy=True) if differentiable else x.detach().to(work) for x in numbers]
     watched = seen if grad.numel() else None
     given = real(grad).to(work, copy=watched is not None)
     before = old[0] if watched is None else old[0].clone()
     new = step(rule, torch, c, old[0], given, *old[1:])
-    for role, (tensor, value) in enumerate(zip(written, new, strict=True)):
-        write(tensor, _stored(value, tensor.dtype, role, place, options))
+    for role, (tensor, value, sign) in enumerate(zip(written, new, signs, strict=True)):
+        if tensor.dtype == torch.uint8:
+            tensor.copy_(encoded(value, sign, _q8.randoms(*place[:3], role, value.numel())))
+        else:
+            write(tensor, _stored(value, tensor.dtype, role, place, options))
     if "ema" in extras:
         write(extras["ema"], average(c, real(extras["ema"]), real(written[0]).to(work)))
     if "weight_copy" in extras:
@@ -77,6 +87,19 @@ def step_tensor(
             watched.append(observe(rule, torch, c, place.array, (before, after), g, state))
 
 
+def decoded(state: torch.Tensor, p: torch.Tensor, nonnegative: bool) -> torch.Tensor:
+    """Return the state of a parameter as it is, but if it is in q8 as float32 numbers."""
+    if state.dtype != torch.uint8:
+        return state
+    return torch.from_numpy(_q8.decode(state.numpy(), p.numel(), nonnegative)).reshape(p.shape)
+
+
+def encoded(x: torch.Tensor, nonnegative: bool, random: Any = None) -> torch.Tensor:
+    """Return numbers in q8; rounded at random, given numbers below 2**20, else to the nearest."""
+    numbers = x.detach().to("cpu", torch.float32).reshape(-1).numpy()
+    return torch.from_numpy(_q8.encode(numbers, nonnegative, random))
+
+
 def _stored(x: torch.Tensor, dtype: torch.dtype, role: int, place: Place, options: Options) -> torch.Tensor:
     """Return numbers as they are stored; see `adamas._formats`, whose twin this is."""
     if dtype != torch.bfloat16:
@@ -85,7 +108,7 @@ def _stored(x: torch.Tensor, dtype: torch.dtype, role: int, place: Place, option
         x = torch.where(x.isfinite(), x.clamp(-LARGEST_BFLOAT16, LARGEST_BFLOAT16), x)
     if not options.stochastic_rounding:
         return x
-    random = torch.from_numpy(random_numbers(*place, role, x.numel()).astype("int32")).to(x.device).reshape(x.shape)
+    random = torch.from_numpy(random_numbers(*place[:3], role, x.numel()).astype("int32")).to(x.device).reshape(x.shape)
     bits = x.contiguous().view(torch.int32)
     return torch.where(x.isfinite(), ((bits + random) & ~0xFFFF).view(torch.float32), x)
 

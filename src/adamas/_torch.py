@@ -12,8 +12,10 @@ from torch.optim import optimizer as base
 from torch.optim.optimizer import Optimizer
 
 from adamas import _backend, _native
+from adamas._formats import random_blocks
 from adamas._history import History, Stepped, Watch
-from adamas._tensors import Place, norm_of, numbers_of, state_dtype, step_tensor
+from adamas._q8 import check_rule
+from adamas._tensors import Place, decoded, encoded, norm_of, numbers_of, state_dtype, step_tensor
 from adamas._torch_state import WHOLE, Group, Keeper
 from adamas.rules import RULES, Rule, Stages, named
 
@@ -49,6 +51,7 @@ class Entry(NamedTuple):
     shown: torch.Tensor | None  # its state["step"], a view of Part.counts
     plain: bool
     place: int  # among all parameters of the optimizer
+    first: int  # the number of its first block of 256 elements there
 
 
 @dataclass(slots=True)
@@ -198,7 +201,10 @@ class Stepper(Keeper):
             rule = RULES[part.kind.rule]
             for entry, t, carry in zip(part.entries, part.counts.tolist(), part.carries.tolist(), strict=True):
                 known = entry.state if t else None
-                state = [] if known is None else [numbers_of(known[self.names[name]]) for name in rule.state_names]
+                state = [] if known is None else [
+                    numbers_of(decoded(known[self.names[name]], entry.param, name in rule.nonnegative))
+                    for name in rule.state_names
+                ]  # fmt: skip
                 c = named(*self._numbers(entry.group, max(t, 1.0), tuple(carry)))  # a rate depends on no carry
                 stepped[entry.place] = Stepped(numbers_of(entry.param), rule, state, c)
         named_params = chain.from_iterable(group.get("param_names", ()) for group in self.param_groups)
@@ -255,7 +261,7 @@ class Stepper(Keeper):
         grad = grad if grad.layout == torch.strided else grad.to_dense()
         tensors = [grad, entry.param, *(entry.state[key] for key in keys)]
         extras = {name: entry.state[name] for name in options.extra_names}
-        place = Place(options.seed, t, entry.place)
+        place = Place(options.seed, t, entry.first, entry.place)
         step_tensor(rule, c, tensors, extras, options, place, part.kind.differentiable, seen)
         part.counts[i] += 1
         for k, name in enumerate(rule.first_carry):
@@ -326,12 +332,14 @@ class Stepper(Keeper):
         first = RULES[rule].first_carry
         rows = [[float((state or {}).get(name, first[name])) for name in first] for state, _ in made]
         carries = torch.tensor(rows, dtype=torch.float64).reshape(len(made), len(first))
-        places = {p: place for place, p in enumerate(self._params())}
+        everyone = list(self._params())
+        blocks = random_blocks(p.numel() * (1 + p.is_complex()) for p in everyone)
+        places = dict(zip(everyone, enumerate(blocks), strict=True))
         entries = [
-            Entry(i, p, state, None, type(p) in PLAIN, places[p])
+            Entry(i, p, state, None, type(p) in PLAIN, *places[p])
             for (i, p), (state, _) in zip(params, made, strict=True)
         ]
-        if self.counted:
+        if self._counting:
             for k, entry in enumerate(entries):
                 if entry.state is not None:
                     entry.state["step"] = count = counts[k]
@@ -350,6 +358,11 @@ class Stepper(Keeper):
             part.others = part.plan.others()
         return part
 
+    @property
+    def _counting(self) -> bool:
+        """Whether the state has a count of steps: also where torch's has none, but random numbers depend on it."""
+        return self.counted or self.options.stochastic_rounding or self.options.state_format == "q8"
+
     def _counts(self) -> dict[torch.Tensor, float]:
         """Return how many steps the states have seen that we have stepped so far."""
         pairs = chain.from_iterable(zip(part.entries, part.counts, strict=True) for part in self._parts)
@@ -362,31 +375,36 @@ class Stepper(Keeper):
         counts as one step: what matters is whether the next one is the first.
         """
         names, extras = RULES[rule].state_names, self.options.extra_names
-        if not names and not extras and not self.counted:
+        if not names and not extras and not self._counting:
             return {}, 0.0  # torch keeps none of this kind
         state: Group = self.state.get(p, {})
         missing = [name for name in names if state.get(self.names[name]) is None]
-        count = float(state.get("step", 0.0)) if self.counted else known
+        count = 0.0 if self.counted else known
+        if self._counting and "step" in state:
+            count = float(state["step"])
         if count is None:
             count = float(len(missing) < len(names))
         if p.grad is None:
             return (None if missing or any(name not in state for name in extras) else state), count
         state = self.state[p]
-        dtype = state_dtype(p.dtype, self.options.state_format)
+        dtype, coded = state_dtype(p.dtype, self.options.state_format), self._in_q8(p)
+        order = torch.contiguous_format if coded else torch.preserve_format
         with torch.no_grad():
             for name in names:
                 key = self.names[name]
                 if name in missing:
                     first = group[self.initial[name]] if name in self.initial else 0
                     value = complex(first, first) if p.is_complex() else first
-                    state[key] = torch.full_like(p, value, dtype=dtype, memory_format=torch.preserve_format)
-                elif count == 0:  # made by torch's constructor
+                    state[key] = torch.full_like(p, value, dtype=dtype, memory_format=order)
+                elif count == 0 and state[key].dtype != torch.uint8:  # made by torch's constructor
                     state[key] = state[key].to(dtype)
+                if coded and state[key].dtype != torch.uint8:
+                    state[key] = encoded(state[key], name in RULES[rule].nonnegative)
             for name in extras:
                 if name not in state:
                     exact = p.is_complex() or name == "ema"
                     kind = state_dtype(p.dtype, "float32") if exact else getattr(torch, self.options.option(name))
-                    state[name] = p.detach().to(kind, copy=True, memory_format=torch.preserve_format)
+                    state[name] = p.detach().to(kind, copy=True, memory_format=order)
         return state, count
 
     def _check(self, group: int, p: torch.Tensor, grad: torch.Tensor) -> None:
@@ -397,13 +415,33 @@ class Stepper(Keeper):
                 raise RuntimeError(f"{name} does not support sparse gradients, please consider SparseAdam instead")
             if float(self.param_groups[group]["weight_decay"]):
                 raise RuntimeError("weight_decay option is not compatible with sparse gradients")
+        if self.options.state_format == "q8":
+            self._check_q8(group, p)
         if p.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             raise RuntimeError(f"adamas.torch.{name}.step cannot be captured in a CUDA graph: use torch.optim.{name}")
+
+    def _check_q8(self, group: int, p: torch.Tensor) -> None:
+        """Raise if the state of a parameter cannot be in q8."""
+        trouble = ""
+        if type(p) not in PLAIN or p.device.type != "cpu":
+            trouble = f"is a {type(p).__name__} on {p.device.type}"
+        elif torch.promote_types(p.dtype, torch.float32) != torch.float32:
+            trouble = f"is {p.dtype}"
+        elif self.param_groups[group].get("differentiable"):
+            trouble = "is stepped differentiably"
+        if trouble:
+            place = next(i for i, other in enumerate(self._params()) if other is p)
+            raise ValueError(
+                f"parameter {place} {trouble}: state_format='q8' is for float32, bfloat16 and float16 tensors on the "
+                "CPU; put the others into an optimizer without it"
+            )
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a parameter group, as torch's method does."""
         if isinstance(param_group, dict):  # torch says what is wrong with anything else
-            self._kind({**self.defaults, **param_group})
+            kind = self._kind({**self.defaults, **param_group})
+            if self.options.state_format == "q8":
+                check_rule(RULES[kind.rule], stacklevel=6)
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

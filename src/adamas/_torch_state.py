@@ -9,7 +9,9 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from adamas._options import Options
-from adamas._tensors import state_dtype
+from adamas._q8 import LEAST, check
+from adamas._tensors import decoded as decoded_tensor
+from adamas._tensors import encoded, state_dtype
 from adamas.rules import RULES, Rule
 
 Group = dict[str, Any]
@@ -87,19 +89,44 @@ class Keeper(Optimizer):
     def _extra(self, name: str) -> dict[torch.Tensor, torch.Tensor]:
         return {p: state[name] for p, state in self.state.items() if name in state}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as torch's method does, but with copies of the tensors."""
+    def _in_q8(self, p: torch.Tensor) -> bool:
+        """Whether the state of a parameter is kept in q8: arrays of fewer elements keep it in float32."""
+        return self.options.state_format == "q8" and p.numel() >= LEAST
+
+    def _is_nonnegative(self, key: str) -> bool:
+        return any(key == self.names[name] for name in Rule.nonnegative if name in self.names)
+
+    @property
+    def state_bytes(self) -> int:
+        """How many bytes the state takes, without averages and copies of the parameters."""
+        keys = self.names.values()
+        return sum(state[key].nbytes for state in self.state.values() for key in keys if key in state)
+
+    def state_dict(self, *, decoded: bool = False) -> dict[str, Any]:
+        """Return the state as torch's method does, but with copies of the tensors.
+
+        decoded: whether state in q8 becomes float32 tensors shaped like their parameters, which torch's own classes
+            load, too. Otherwise it is the raw bytes, from which an optimizer goes on with the same bits.
+        """
         state_dict = super().state_dict()
         states = {
             key: _copied(state) if isinstance(state, dict) else state for key, state in state_dict["state"].items()
         }
-        return {**state_dict, "state": states}
+        state_dict = {**state_dict, "state": states}
+        if decoded:
+            for p, state in self._states_in(state_dict):
+                state.update({key: self._decoded(p, key, x) for key, x in state.items() if key in self.names.values()})
+        return state_dict
+
+    def _decoded(self, p: torch.Tensor, key: str, x: Any) -> Any:
+        return decoded_tensor(x, p, self._is_nonnegative(key)) if isinstance(x, torch.Tensor) else x
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load copies of a state, of torch's class or ours, as torch's method does.
 
-        Float32 state of half-precision parameters stays float32. Raises ValueError, before anything is changed, if a
-        group lacks a hyper-parameter or a state differs in shape from its parameter.
+        Float32 state of half-precision parameters stays float32; state is encoded or decoded where one of the
+        optimizers keeps it in q8 and the other does not. Raises ValueError, before anything is changed, if a group
+        lacks a hyper-parameter, a state differs in shape from its parameter, or bytes are no state in q8.
         """
         loaded: dict[str, Any] = {}
 
@@ -115,7 +142,17 @@ class Keeper(Optimizer):
         for p, state in self._states_in(loaded):
             for name, value in state.items():
                 if isinstance(value, torch.Tensor) and name != "step":
-                    self.state[p][name] = value.detach().to(p.device, self._loaded_dtype(p, name, value), copy=True)
+                    self.state[p][name] = self._loaded(p, name, value.detach())
+
+    def _loaded(self, p: torch.Tensor, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a copy of a tensor of a state dict as it is kept."""
+        if name in self.names.values() and (self._in_q8(p) or value.dtype == torch.uint8):
+            sign = self._is_nonnegative(name)
+            if self._in_q8(p):
+                return value.clone() if value.dtype == torch.uint8 else encoded(value, sign)
+            value = decoded_tensor(value.cpu(), p, sign)
+        order = torch.contiguous_format if self._in_q8(p) else torch.preserve_format
+        return value.to(p.device, self._loaded_dtype(p, name, value), copy=True, memory_format=order)
 
     def _loaded_dtype(self, p: torch.Tensor, name: str, value: torch.Tensor) -> torch.dtype:
         """Return the dtype that a tensor of a state dict is kept in."""
@@ -141,7 +178,11 @@ class Keeper(Optimizer):
                 raise ValueError(f"param_groups[{i}] of the state dict has no {missing[0]!r}: it is not of {name}")
         for i, (p, state) in enumerate(self._states_in(state_dict)):
             for key, value in state.items():
-                if key in self.names.values() and isinstance(value, torch.Tensor) and value.shape != p.shape:
+                if key not in self.names.values() or not isinstance(value, torch.Tensor):
+                    continue
+                if value.dtype == torch.uint8:
+                    check(f"{key} of parameter {i}", value.cpu().numpy(), p.numel(), self._is_nonnegative(key))
+                elif value.shape != p.shape:
                     raise ValueError(
                         f"{key} of parameter {i} in the state dict has shape {tuple(value.shape)}, but the parameter "
                         f"has shape {tuple(p.shape)}: they must agree"

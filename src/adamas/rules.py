@@ -390,6 +390,10 @@ class Rule(Optimizer):
 
     `coefficients` finds those of the step before as attributes.
     """
+    nonnegative: ClassVar[tuple[str, ...]] = ("s", "u", "v", "v_max")
+    """The names of state that is never negative, because squares or magnitudes go into it."""
+    if_rounded: ClassVar[str] = ""
+    """What goes wrong if the state is rounded to a few bits, for a warning; empty if nothing does."""
     ranges: ClassVar[dict[str, Range | None]] = {}
     """Hyper-parameter name -> its range; None for a flag. Filled by `rule`."""
 
@@ -656,6 +660,7 @@ class CenteredRMSProp(RMSProp):
     """
 
     state_names = ("v", "n")
+    if_rounded = "its variance is a difference, which may round to nothing, and then its steps are far too long"
 
     @staticmethod
     def change(xp, c, p, g, v, n):
@@ -683,6 +688,7 @@ class CenteredRMSPropMomentum(RMSPropMomentum):
     """
 
     state_names = ("v", "n", "b")
+    if_rounded = CenteredRMSProp.if_rounded
 
     @staticmethod
     def change(xp, c, p, g, v, n, b):
@@ -772,6 +778,7 @@ class AMSGrad(Adam):
     """
 
     state_names = ("m", "v", "v_max")
+    if_rounded = "its maximum only grows, by about a tenth in 5,000 steps, so that its steps become too short"
 
     @staticmethod
     def change(xp, c, p, g, m, v, v_max):
@@ -1023,6 +1030,7 @@ class Adan(Rule):
     decoupled: bool = field(default=True, kw_only=True)
 
     state_names = ("m", "v", "n", "g_before")
+    nonnegative = ("n",)
 
     def coefficients(self, t):
         return {
@@ -1164,6 +1172,7 @@ class ScheduleFreeAdamW(Rule):
     decoupled: bool = field(default=True, kw_only=True)
 
     state_names = ("d", "v")
+    if_rounded = "it remembers a place, not an average, so that the errors of all steps add up"
     first_carry = {"weight_sum": 0.0, "largest_rate": 0.0}
 
     def coefficients(self, t):
