@@ -4,6 +4,7 @@ from adamas import _optimizer, errors, problems, rules, schedules
 from adamas._adam_tuner import AdamTuner
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._checkpoint import Checkpoint
+from adamas._checkpoints import CheckpointManager
 from adamas._functional import adam_step
 from adamas._history import History
 from adamas._minimize import Minimizer, minimize
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdamTuner",
     "Checkpoint",
+    "CheckpointManager",
     "Choice",
     "History",
     "Int",

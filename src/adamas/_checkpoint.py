@@ -107,8 +107,8 @@ def _listed(changes: list[str]) -> str:
 class Checkpoint:
     """A checkpoint that ``opt.save`` wrote, open to be read; its arrays stay in the file until they are asked for.
 
-    rule: the name of the rule. t: the steps that were taken. version: of the adamas that wrote it. metadata: what else
-    `save` was given. leaves: what each parameter is, by its path.
+    path: where it is. rule: the name of the rule. t: the steps that were taken. version: of the adamas that wrote it.
+    metadata: what else `save` was given. leaves: what each parameter is, by its path.
 
     ``with Checkpoint(path) as saved:`` closes it. Raises CheckpointError if the file is damaged or no checkpoint, and
     OSError if it cannot be read.
@@ -116,6 +116,7 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.file = TensorFile(path)
+        self.path = self.file.path
         try:
             about = json.loads(self.file.metadata["optimizer"])
             if type(about["format"]) is not int or about["format"] > FORMAT:
@@ -168,19 +169,19 @@ class Checkpoint:
         Raises CheckpointError, before anything is changed, if they are not in the file, damaged, or not like `like`.
         """
         if not self.has_params:
-            raise CheckpointError(f"{self.file.path} holds no parameters: save(path, params) puts them in")
+            raise CheckpointError(f"{self.path} holds no parameters: save(path, params) puts them in")
         try:
             zeros = {path: _stored.zero_like(leaf, self.axes.get(f"params/{path}"))
                      for path, leaf in self.leaves.items() if self._fits(f"params/{path}", leaf)}  # fmt: skip
             if like is None:
                 if self.about["tree"] is None:
                     raise CheckpointError(
-                        f"{self.file.path} holds a tree of other nodes than lists, tuples and dicts: pass like=params"
+                        f"{self.path} holds a tree of other nodes than lists, tuples and dicts: pass like=params"
                     )
                 return _stored.decoded_tree(self.about["tree"], lambda path: self._param(path, zeros[path]))
             values = {_tree.path(keys): value for keys, value in _tree.leaves(like)}
             if changes := _stored.differences(self.leaves, {path: _described(v) for path, v in values.items()}):
-                raise CheckpointError(f"{self.file.path} does not fit the parameters: {_listed(changes)}")
+                raise CheckpointError(f"{self.path} does not fit the parameters: {_listed(changes)}")
             self.file.verify(f"params/{path}" for path in values)
             filled = (self._param(path, value) for path, value in values.items())
             return _tree.replace(like, filled, in_place=True)
@@ -256,7 +257,7 @@ def _made(cls: type["Optimizer"], current: "Optimizer | None", saved: Checkpoint
     except (TypeError, ValueError) as error:
         if given:
             raise
-        raise CheckpointError(f"{saved.file.path} cannot be used: {error}") from None
+        raise CheckpointError(f"{saved.path} cannot be used: {error}") from None
 
 
 class _Instead:
@@ -272,7 +273,7 @@ class _Instead:
             if callable(value):
                 return value
         raise CheckpointError(
-            f"{self.saved.file.path}: {name} was a function, {words!s:.200}, which cannot be stored: give it again, as "
+            f"{self.saved.path}: {name} was a function, {words!s:.200}, which cannot be stored: give it again, as "
             f"in load(path, {name}=...)"
         )
 
@@ -288,7 +289,7 @@ def _filled(optimizer: "Optimizer", saved: Checkpoint, wanted: Mapping[str, Any]
     if not changes or saved.rule != optimizer.rule.__name__:
         changes += [f"{name!r} is not expected" for name in sorted(held - expected)]
     if changes and strict:
-        raise CheckpointError(f"{saved.file.path} does not fit: {_listed(changes)}")
+        raise CheckpointError(f"{saved.path} does not fit: {_listed(changes)}")
     memory.t = saved.t
     vars(optimizer).update(grad_norm=about["grad_norm"], nonfinite_steps=about["nonfinite_steps"])
     if not about["stepped"]:
@@ -320,7 +321,7 @@ def _fill(saved: Checkpoint, name: str, array: Any, index: int | None) -> None:
     entry = saved.file.entries[name]
     if entry.shape != target.shape or entry.dtype != target.dtype:
         raise CheckpointError(
-            f"{saved.file.path} does not fit: {name!r} is {entry.dtype.name} of shape {entry.shape}, not "
+            f"{saved.path} does not fit: {name!r} is {entry.dtype.name} of shape {entry.shape}, not "
             f"{target.dtype.name} of shape {target.shape}"
         )
     saved.file.read(name, target)

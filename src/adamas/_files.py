@@ -98,6 +98,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def link(path: Path, name: str) -> None:
+    """Make a path a link to a name in its folder, in place of what is there, at once."""
+    scratch = path.with_name(f".{path.name}{SCRATCH}")
+    scratch.unlink(missing_ok=True)
+    scratch.symlink_to(name)
+    SYSTEM.replace(scratch, path)
+    SYSTEM.sync_folder(path.parent)
+
+
 def _created(target: Path, system: System) -> tuple[Path, int]:
     """Return a new file beside the target, locked, so that others see that somebody is still writing it."""
     while True:
