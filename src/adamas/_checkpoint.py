@@ -38,18 +38,10 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, Recursio
 def save(optimizer: "Optimizer", path: Path, params: Any, metadata: Mapping[str, Any], system: System = SYSTEM) -> None:
     """Write a checkpoint; see `Optimizer.save`."""
     memory = optimizer._memory
-    arrays = dict(_state_arrays(optimizer))
     leaves = {place: _stored.encoded_leaf(leaf.kind, leaf.convert) for place, leaf in memory.leaves.items()}
-    skeleton = memory.skeleton
-    if params is not None:
-        values = {_tree.path(keys): value for keys, value in _tree.leaves(params)}
-        given = {place: _described(value) for place, value in values.items()}
-        if leaves and (changes := _stored.differences(given, leaves)):
-            raise ValueError(f"params is not what the optimizer steps: {_listed(changes)}")
-        leaves, skeleton = given, _tree.replace(params, iter(values), in_place=False)
-        arrays |= {f"params/{place}": np.asarray(value) for place, value in values.items()}
-    description = {
-        "format": FORMAT,
+    if params is not None and leaves and (changes := _stored.differences(described(params), leaves)):
+        raise ValueError(f"params is not what the optimizer steps: {_listed(changes)}")
+    about = {
         "rule": optimizer.rule.__name__,
         "t": memory.t,
         "hyperparameters": {name: _stored.encoded_value(getattr(optimizer, name)) for name in optimizer.rule.ranges},
@@ -60,16 +52,33 @@ def save(optimizer: "Optimizer", path: Path, params: Any, metadata: Mapping[str,
         ],
         "grad_norm": optimizer.grad_norm,
         "nonfinite_steps": optimizer.nonfinite_steps,
-        "stepped": bool(memory.leaves),
-        "tree": None if skeleton is None else _stored.encoded_tree(skeleton),
+        "stepped": bool(leaves),
+        "tree": None if memory.skeleton is None else _stored.encoded_tree(memory.skeleton),
         "leaves": leaves,
-        "axes": {name: axes for name, array in arrays.items() if (axes := _stored.order_of(array)) is not None},
-        "metadata": _checked_metadata(metadata),
     }
+    write_checkpoint(path, about, dict(_state_arrays(optimizer)), params, metadata, system)
+
+
+def write_checkpoint(
+    path: Path,
+    about: dict[str, Any],
+    arrays: Mapping[str, Any],
+    params: Any,
+    metadata: Mapping[str, Any],
+    system: System = SYSTEM,
+) -> None:
+    """Write what is said about an optimizer, its arrays by name, and parameters if there are any."""
+    if params is not None:
+        values = {_tree.path(keys): np.asarray(value) for keys, value in _tree.leaves(params)}
+        tree = _stored.encoded_tree(_tree.replace(params, iter(values), in_place=False))
+        about = {**about, "leaves": described(params), "tree": tree}
+        arrays = {**arrays, **{f"params/{place}": value for place, value in values.items()}}
+    axes = {name: axes for name, array in arrays.items() if (axes := _stored.order_of(array)) is not None}
+    about = {"format": FORMAT, **about, "axes": axes, "metadata": _checked_metadata(metadata)}
     from adamas import __version__  # noqa: PLC0415 - it imports us
 
     plain = {name: as_real(array) for name, array in arrays.items()}
-    write(path, plain, {"adamas": __version__, "optimizer": json.dumps(description)}, system)
+    write(path, plain, {"adamas": __version__, "optimizer": json.dumps(about)}, system)
 
 
 def _checked_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -92,6 +101,11 @@ def _state_arrays(optimizer: "Optimizer") -> Iterator[tuple[str, Any]]:
 def _sections(optimizer: "Optimizer") -> list[str]:
     """Return what the names of arrays begin with: of the rule's state, then of averages and copies."""
     return [*(f"state.{name}" for name in optimizer.rule.state_names), *optimizer.extra_names]
+
+
+def described(params: Any) -> dict[str, list[Any]]:
+    """Return what each parameter is, by its path."""
+    return {_tree.path(keys): _described(value) for keys, value in _tree.leaves(params)}
 
 
 def _described(value: Any) -> list[Any]:
@@ -180,7 +194,7 @@ class Checkpoint:
                     )
                 return _stored.decoded_tree(self.about["tree"], lambda path: self._param(path, zeros[path]))
             values = {_tree.path(keys): value for keys, value in _tree.leaves(like)}
-            if changes := _stored.differences(self.leaves, {path: _described(v) for path, v in values.items()}):
+            if changes := _stored.differences(self.leaves, described(like)):
                 raise CheckpointError(f"{self.path} does not fit the parameters: {_listed(changes)}")
             self.file.verify(f"params/{path}" for path in values)
             filled = (self._param(path, value) for path, value in values.items())
@@ -219,7 +233,7 @@ def load(
         if strict and saved.rule != cls.rule.__name__:
             raise CheckpointError(f"{path} holds the state of {saved.rule}, not of {cls.rule.__name__}")
         if params is not None:
-            wanted = {_tree.path(keys): _described(value) for keys, value in _tree.leaves(params)}
+            wanted = described(params)
         elif current is not None and current._memory.leaves:
             leaves = current._memory.leaves.items()
             wanted = {place: _stored.encoded_leaf(leaf.kind, leaf.convert) for place, leaf in leaves}

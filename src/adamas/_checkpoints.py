@@ -69,7 +69,7 @@ class CheckpointManager:
         if metric is not None:
             metadata["metric"] = float(metric)
         optimizer.save(path, params, **metadata)
-        self._metrics[path] = metadata.get("metric", math.inf)
+        self._metrics.pop(path, None)
         link(self.folder / LATEST, path.name)
         self._resumed = True
         for old in later:
