@@ -134,8 +134,8 @@ class TorchOptimizer:
                 state.setdefault(int(i), {})[key] = number
             self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
             stepped = [tensor for group in self._optimizer.param_groups for tensor in group["params"]]
-            for i, values in state.items():
-                self._optimizer.state[stepped[i]].update(values)  # torch makes all of it the parameter's dtype
+            for place, loaded in state.items():
+                self._optimizer.state[stepped[place]].update(loaded)  # torch makes all of it the parameter's dtype
             self.t = saved.t
         return self
 
