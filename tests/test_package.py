@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import adamas
-from adamas import problems, rules, schedules
+from adamas import errors, problems, rules, schedules
 from adamas._optimizer import Optimizer
 from adamas._options import Options
 
@@ -20,13 +20,13 @@ def test_all_is_sorted_and_complete():
     own, of_rules = adamas.__all__[: -len(rules.__all__)], adamas.__all__[-len(rules.__all__) :]
     assert own == sorted(own)
     assert sorted(of_rules) == sorted(rules.RULES)
-    for module in (problems, schedules):
+    for module in (errors, problems, schedules):
         assert module.__all__ == sorted(module.__all__, key=lambda name: (not name.isupper(), name))
     for name in adamas.__all__:
         assert getattr(adamas, name) is not None
     public = {name for name in vars(adamas) if not name.startswith("_")}
     modules = {name for name in public if inspect.ismodule(getattr(adamas, name))}
-    assert public - modules == set(adamas.__all__) - {"problems", "rules", "schedules"}
+    assert public - modules == set(adamas.__all__) - {"errors", "problems", "rules", "schedules"}
 
 
 @pytest.mark.parametrize("name", rules.RULES)

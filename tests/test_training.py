@@ -1,6 +1,7 @@
 """The training task: the digits, the network's gradient, the loop, the folder that keeps a run."""
 
 import json
+import resource
 from copy import deepcopy
 from dataclasses import asdict, replace
 
@@ -430,10 +431,15 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path):
     path = tmp_path / "weights.safetensors"
     weights.save(PARAMS, path)
     before = path.read_bytes()
-    (tmp_path / "weights.safetensors.part").mkdir()
-    with pytest.raises(OSError, match="directory"):
-        weights.save({"a": np.ones(3)}, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large; what was there before is as it was"):
+            weights.save({"a": np.ones(3000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_not_a_run(tmp_path):

@@ -1,8 +1,10 @@
 """Adam for every array in Python: one readable definition, a compiled engine that returns the same bits."""
 
-from adamas import _optimizer, problems, rules, schedules
+from adamas import _optimizer, errors, problems, rules, schedules
 from adamas._adam_tuner import AdamTuner
 from adamas._backend import engine, get_num_threads, set_num_threads
+from adamas._checkpoint import Checkpoint
+from adamas._checkpoints import CheckpointManager
 from adamas._functional import adam_step
 from adamas._history import History
 from adamas._minimize import Minimizer, minimize
@@ -15,6 +17,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdamTuner",
+    "Checkpoint",
+    "CheckpointManager",
     "Choice",
     "History",
     "Int",
@@ -24,6 +28,7 @@ __all__ = [
     "Uniform",
     "adam_step",
     "engine",
+    "errors",
     "flush_denormals",
     "get_num_threads",
     "minimize",

@@ -1,8 +1,9 @@
 """What every training command does once it has its examples and its network: train, show, keep, compare."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,20 @@ from numpy.typing import NDArray
 
 import adamas
 from adamas import _tree
+from adamas._checkpoint import Checkpoint
+from adamas._checkpoints import CheckpointManager
 from adamas._choices import Choice, find_choice, find_choices
 from adamas._flags import RANGES, Schedule, UsageError, at_least, reject
-from adamas.training import Epoch, Model, Parts, Run, Scores, count_steps, pictures, train
+from adamas.training import Epoch, Model, Parts, Progress, Run, Scores, count_steps, pictures, train
 from adamas.training.console import monitor, show_baselines, show_comparison, show_results
 
 __all__ = ["Experiment", "Settings", "conduct"]
 
 GROUPS = [("*.bias", {"weight_decay": 0.0})]
 """Biases do not decay."""
+
+MOST_STEPS = 1000
+"""From one checkpoint to the next, where an epoch is longer."""
 
 RECORDED = 300
 """Steps of a run that are recorded, about: the others cost nothing."""
@@ -40,6 +46,11 @@ class Settings:
     threads: int | None
     seed: int
     out: Path | None
+    checkpoint_every: int | None
+    resume: Path | None
+    """The folder of the run to go on with."""
+    given: Mapping[str, Any]
+    """The options as they were given, for config.json."""
 
     @classmethod
     def of(
@@ -68,6 +79,8 @@ class Settings:
         at_least(0, "--warmup", own["warmup"])
         _check_threads(own["threads"])
         at_least(0, "--seed", own["seed"])
+        if own["checkpoint_every"] is not None:
+            at_least(1, "--checkpoint-every", own["checkpoint_every"])
         given = {name: value for name, value in options.items() if name in RANGES}
         values = [choice.values(given, tuned.get(choice.name.rpartition(":")[2].lower(), {})) for choice in choices]
         return cls(list(zip(choices, values, strict=True)), compare is not None, **own)
@@ -113,7 +126,7 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
         training.prepare()
     if not settings.comparison:
         (training,) = trainings
-        results = _results(settings.out, experiment.task, training.config)
+        results = training.folder(settings.out, settings.resume)
         training.introduce()
         training.run(results)
         if training.lost:
@@ -122,11 +135,12 @@ def conduct(experiment: Experiment, settings: Settings) -> None:
     first = trainings[0].config
     shared = {name: value for name, value in first.items() if all(t.config[name] == value for t in trainings)}
     names = [choice.name for choice, _ in settings.choices]
-    folder = _results(settings.out, experiment.task, {"comparison": names, **shared}).path
+    folder = settings.resume or _results(settings.out, experiment.task, {"comparison": names, **shared}).path
     trainings[0].introduce()
     try:
         for training in trainings:
-            training.run(Run.create(folder / training.choice.name.replace(":", "-"), experiment.task, training.config))
+            inside = folder / training.choice.name.replace(":", "-")
+            training.run(training.folder(inside, inside if (inside / "config.json").is_file() else None))
     finally:
         _compare([training for training in trainings if training.results], folder)
     if lost := [training for training in trainings if training.lost]:
@@ -184,7 +198,12 @@ class Training:
         config: dict[str, Any] = {"task": experiment.task, "adamas": adamas.__version__, "engine": adamas.engine}
         config |= {"optimizer": choice.name, "hyperparameters": self.values, "groups": self.groups}
         config |= {name: getattr(settings, name) for name in ("schedule", "warmup", "epochs", "batch_size", "patience")}
-        config |= {"seed": settings.seed, "classes": parts.test.classes, **experiment.details}
+        config |= {
+            "seed": settings.seed,
+            "classes": parts.test.classes,
+            **experiment.details,
+            "options": settings.given,
+        }
         self.config = config | {f"{name}_examples": len(part) for name, part in parts._asdict().items()}
 
     @property
@@ -200,6 +219,18 @@ class Training:
         rate = settings.schedule.of(self.values["learning_rate"], self.steps, settings.warmup)
         self.stepper = self.choice.make(self.params, self.values | {"learning_rate": rate}, self.groups)
 
+    def folder(self, out: Path | None, resume: Path | None) -> Run:
+        """Return the folder of the run, new or the one to go on with; raises UsageError if it is not like this one."""
+        if resume is None:
+            return _results(out, self.experiment.task, self.config)
+        stored = json.loads((resume / "config.json").read_text())
+        for name, value in json.loads(json.dumps(self.config)).items():
+            if name not in ("adamas", "engine") and stored.get(name) != value:
+                reject(
+                    "--resume", f"{str(resume)!r} had {stored.get(name)!r:.60} for {name}, and now it is {value!r:.60}"
+                )
+        return Run(resume, self.config)
+
     def run(self, folder: Run) -> None:
         """Train; keep and show each epoch, then the whole: also what was done before Ctrl-C or a loss that is lost."""
         experiment, settings, self.run_folder = self.experiment, self.settings, folder
@@ -208,15 +239,66 @@ class Training:
         for name, text in experiment.files.items():
             (folder.path / name).write_text(text, encoding="utf-8")
         folder.steps.every = max(1, self.steps // RECORDED)
+        if folder.complete:
+            self._show_complete()
+            return
+        progress, checkpoints = Progress(), self._checkpoints()
+        if (saved := checkpoints.resume()) is not None:
+            with saved:
+                self._go_on(saved, progress)
+
+        def after_step() -> None:
+            view.step()
+            if progress.steps % checkpoints.every == 0:
+                folder.keep_steps()  # first, so that there are never fewer than the checkpoint says
+                checkpoints.save(self.stepper, self.params, **self._state(progress))
+
         try:
-            with monitor(settings.epochs, self.steps) as view:
-                for epoch in self.epochs(after_step=view.step, history=folder.steps):
+            with monitor(settings.epochs, self.steps, progress.steps) as view:
+                for epoch in self.epochs(after_step=after_step, history=folder.steps, progress=progress):
                     folder.record(epoch, self.params)
                     view.epoch(epoch)
         except FloatingPointError as error:
             self.lost = f"{error}: try a lower --learning-rate"
-        finally:
+        except BaseException:
             self._conclude()
+            raise
+        self._conclude()
+        folder.close()
+
+    def _checkpoints(self) -> CheckpointManager:
+        """Return what keeps the checkpoints of the run: one per epoch, or more if those are long."""
+        settings = self.settings
+        epoch = count_steps(len(self.experiment.parts.train), settings.batch_size)
+        every = settings.checkpoint_every or min(epoch, MOST_STEPS)
+        return CheckpointManager(self.run_folder.checkpoints, every=every, keep=2)
+
+    def _state(self, progress: Progress) -> dict[str, Any]:
+        """Return what has to be known, besides the optimizer and the parameters, to go on from here."""
+        drawn = {"augment": self.for_augment.bit_generator.state, "model": getattr(self.model, "random_state", None)}
+        return {"progress": asdict(progress), "random": drawn}
+
+    def _go_on(self, saved: Checkpoint, progress: Progress) -> None:
+        """Put everything back to where a checkpoint says that it was."""
+        state, drawn = saved.metadata["progress"], saved.metadata["random"]
+        for name, value in state.items():
+            setattr(progress, name, value)
+        self.stepper.load(saved.path)
+        saved.params(self.params)
+        self.for_augment.bit_generator.state = drawn["augment"]
+        if drawn["model"] is not None:
+            self.model.random_state = drawn["model"]  # type: ignore[attr-defined]
+        self.run_folder.rewind(progress.epoch - 1, progress.steps)
+        print(f"goes on after step {progress.steps}, in epoch {progress.epoch}", flush=True)
+
+    def _show_complete(self) -> None:
+        """Say what came of a run that is complete."""
+        folder = self.run_folder = Run.open(self.run_folder.path)
+        self.results = json.loads((folder.path / "results.json").read_text())
+        print(f"the run is complete: {len(folder.history)} epochs are in {folder.path}", flush=True)
+        if not self.settings.comparison:
+            show_results(self.results, folder.history[-1].steps)
+            show_baselines(self.results)
 
     def epochs(self, **options: Any) -> Iterator[Epoch]:
         """Train, and yield what is known after each epoch; options: of `train`."""
@@ -243,9 +325,9 @@ class Training:
         if folder.history:
             folder.restore(self.params)
             scores = Scores.of(self.model.logits(self.params, test.inputs), test.labels, len(test.classes))
-            self.results = folder.finish(scores, test.classes, self.experiment.baselines)
             words = f"{self.choice.name} on {self.title}: test accuracy {scores.accuracy:.4f}"
             pictures.draw_run(folder.history, folder.path / "loss.png", words)
+            self.results = folder.finish(scores, test.classes, self.experiment.baselines)
             if not self.settings.comparison:
                 show_results(self.results, folder.history[-1].steps)
                 show_baselines(self.results)

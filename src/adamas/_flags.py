@@ -1,11 +1,13 @@
 """Command-line options made from the rules: a rule that is added brings its own."""
 
 import inspect
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -79,17 +81,56 @@ def training_command(**defaults: str) -> Callable[[Callable[..., None]], Callabl
         signature = inspect.signature(command)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         options = [*_common(defaults), *map(_hyperparameter, RANGES)]
-        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-        command.__annotations__.update({option.name: option.annotation for option in options})
-        return command
+        parameters = {option.name: option for option in (*own, *options)}
+
+        @wraps(command)
+        def resumable(*, resume: Path | None, **values: Any) -> None:
+            if resume is not None:
+                values = _asked(resume, command.__name__.removeprefix("train_"), parameters, values)
+            given = {name: str(v) if isinstance(v, Path) else v for name, v in values.items() if name != "out"}
+            command(**values, given=given, resume=resume)
+
+        made: Any = resumable
+        made.__signature__ = signature.replace(parameters=list(parameters.values()))
+        made.__annotations__ = {**command.__annotations__, **{o.name: o.annotation for o in options}}
+        return resumable
 
     return complete
+
+
+def _asked(
+    run: Path, task: str, parameters: Mapping[str, inspect.Parameter], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options that a run was started with; raises UsageError if there are others, or it is no such run."""
+    if others := [name for name, value in values.items() if value != parameters[name].default]:
+        reject("--resume", f"goes on with the options that {str(run)!r} was started with: leave out {flag(others[0])}")
+    try:
+        config = json.loads((run / "config.json").read_text())
+        asked, of = config["options"], config["task"]
+    except (OSError, ValueError, LookupError, TypeError):
+        reject("--resume", f"{str(run)!r} is not the folder of a run that can go on")
+    if of != task:
+        reject("--resume", f"{str(run)!r} is a run of adamas train {of}")
+    try:
+        found = {name: _of_type(parameters[name].annotation, value) for name, value in asked.items()}
+    except (LookupError, ValueError) as error:
+        reject("--resume", f"{str(run)!r} is not of this version of adamas: {error!r}")
+    return {**values, **found}
+
+
+def _of_type(annotation: Any, value: Any) -> Any:
+    """Return an option as the command takes it, from what JSON made of it."""
+    for kind in (get_args(annotation)[0], *get_args(get_args(annotation)[0])):
+        if isinstance(kind, type) and issubclass(kind, Path | StrEnum) and value is not None:
+            return kind(value)
+    return value
 
 
 def _common(defaults: dict[str, str]) -> list[inspect.Parameter]:
     names = f"One of {', '.join(RULES)}, in any case; torch:NAME for one of torch.optim."
     together = "Optimizers to train one after another and compare, such as sgd,rmsprop,torch:adam."
     patient = "Epochs without a lower validation loss after which training ends; 0: never."
+    often = "Steps from one checkpoint to the next."
     return [
         _option("optimizer", str | None, None, names, "AdamW"),
         _option("compare", str | None, None, together, False),
@@ -100,6 +141,8 @@ def _common(defaults: dict[str, str]) -> list[inspect.Parameter]:
         _option("warmup", int, 0, "Steps of linear rise before the schedule."),
         _option("threads", int | None, None, "Of PyTorch; more than one pay for large batches only.", "1"),
         _option("seed", int, 0, "Of the split, the first weights and the order of examples."),
+        _option("checkpoint_every", int | None, None, often, "an epoch, at most 1,000"),
+        _option("resume", Path | None, None, "Folder of a run that was interrupted, to go on with.", False),
         _option("out", Path | None, None, "New folder for the results.", "runs/TASK-TIME"),
     ]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adamas import _tree
+from adamas._files import write_text
 from adamas._formats import as_real
 from adamas._statistics import Statistics
 from adamas.rules import Rule
@@ -128,10 +129,10 @@ class History:
         return change / np.where(norms == 0, 1, norms)
 
     def save(self, path: str | Path) -> None:
-        """Write JSON lines, one for each row."""
+        """Write JSON lines, one for each row; the file is there as a whole or not at all."""
         lines = (json.dumps({name: np.asarray(value).tolist() for name, value in row.items()}) for row in self.rows)
         head = [json.dumps({"paths": self.paths})] if self.paths else []
-        Path(path).write_text("".join(f"{line}\n" for line in (*head, *lines)))
+        write_text(path, "".join(f"{line}\n" for line in (*head, *lines)))
 
     @classmethod
     def load(cls, path: str | Path) -> "History":

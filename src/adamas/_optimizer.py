@@ -7,12 +7,13 @@ from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from inspect import cleandoc
+from os import PathLike
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from adamas import _q8, _tree
+from adamas import _checkpoint, _q8, _tree
 from adamas._formats import arithmetic
 from adamas._history import History, Stepped, Watch
 from adamas._memory import Memory
@@ -22,6 +23,35 @@ from adamas.rules import RULES, Rule, Stages, named
 
 T = TypeVar("T")
 Groups = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+class Loader:
+    """`load`, of an optimizer class for a new one, and of an optimizer for itself."""
+
+    def __get__(self, optimizer: "Optimizer | None", cls: type["Optimizer"]) -> Callable[..., Any]:
+        def load(path: str | PathLike[str], params: Any = None, *, strict: bool = True, **given: Any) -> Any:
+            """Continue from a checkpoint, to the bit: ``opt = Adam.load(path)``, or ``opt.load(path)``.
+
+            Hyper-parameters, options, groups, the count of steps and the state become those of the file; what is given
+            by name counts instead of what is stored, and must be given if it was a function of your own, unless the
+            optimizer has it already.
+
+            params: those that will be stepped, to be compared with what is stored (they are not changed:
+                `adamas.Checkpoint` reads parameters). An optimizer that has stepped compares with its own.
+            strict: if False, what matches by path, shape and dtype is loaded, the rest starts anew, and a
+                CheckpointWarning lists it.
+
+            Raises CheckpointError, before anything is changed, if the file is damaged, of another rule or format, or
+            does not match, and lists what differs; OSError if it cannot be read.
+            """
+            loaded = _checkpoint.load(cls, optimizer, path, params, strict, given)
+            if optimizer is None:
+                return loaded
+            vars(optimizer).update(vars(loaded))
+            optimizer._prepare()
+            return optimizer
+
+        return load
 
 
 @dataclass(eq=False, repr=False)
@@ -306,6 +336,23 @@ class Optimizer(Options):
                 warnings.warn(f"groups: no parameter matches {pattern!r}; paths are {some}", stacklevel=3)
             found.update(dict.fromkeys(matches, i))
         return found
+
+    # --- checkpoints --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | PathLike[str], params: Any = None, **metadata: Any) -> None:
+        """Write a checkpoint: one file, in the format safetensors, that `load` continues from to the bit.
+
+        path: of the file, which takes the place of one that is there only when it is whole and on the disk.
+        params: the parameters, to be kept in it too; `adamas.Checkpoint` reads them.
+        metadata: what else to keep: texts, numbers, and lists and dicts of them.
+
+        A schedule of `adamas.schedules` is stored by its name and arguments; of another function only that there was
+        one. Raises OSError if the file cannot be written, ValueError if params are not those that are stepped, and
+        TypeError for other metadata.
+        """
+        _checkpoint.save(self, path, params, metadata)
+
+    load = Loader()
 
     # --- copies -------------------------------------------------------------------------------------------------------
 

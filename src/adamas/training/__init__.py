@@ -6,8 +6,21 @@ The networks in PyTorch, `adamas.training.cnn` and `adamas.training.network`, an
 
 from adamas.training import mlp
 from adamas.training.data import Dataset, Parts, digits
-from adamas.training.loop import Epoch, Model, Stepper, count_steps, train
+from adamas.training.loop import Epoch, Model, Progress, Stepper, count_steps, train
 from adamas.training.runs import Run
 from adamas.training.scores import Scores
 
-__all__ = ["Dataset", "Epoch", "Model", "Parts", "Run", "Scores", "Stepper", "count_steps", "digits", "mlp", "train"]
+__all__ = [
+    "Dataset",
+    "Epoch",
+    "Model",
+    "Parts",
+    "Progress",
+    "Run",
+    "Scores",
+    "Stepper",
+    "count_steps",
+    "digits",
+    "mlp",
+    "train",
+]

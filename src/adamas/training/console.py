@@ -39,21 +39,21 @@ class Monitor(Protocol):
         """Show an epoch."""
 
 
-def monitor(epochs: int, steps: int) -> Monitor:
-    """Return the monitor that suits where the output goes, for this many epochs and steps in all."""
+def monitor(epochs: int, steps: int, taken: int = 0) -> Monitor:
+    """Return the monitor that suits where the output goes, for this many epochs and steps in all, and taken already."""
     console = Console()
     in_terminal = console.file.isatty() and not console.is_dumb_terminal  # rich alone would trust FORCE_COLOR
-    return Bar(console, epochs, steps) if in_terminal else Lines(epochs)
+    return Bar(console, epochs, steps, taken) if in_terminal else Lines(epochs)
 
 
 class Bar:
     """A progress bar with the figures of the last epoch."""
 
-    def __init__(self, console: Console, epochs: int, steps: int) -> None:
+    def __init__(self, console: Console, epochs: int, steps: int, taken: int = 0) -> None:
         self.epochs = epochs
         columns = (TextColumn("{task.description}"), BarColumn(10), TextColumn("{task.fields[figures]}"))
         self.progress = Progress(*columns, TimeRemainingColumn(compact=True), console=console)
-        self.task = self.progress.add_task(f"epoch 0/{epochs}", total=steps, figures="")
+        self.task = self.progress.add_task(f"epoch 0/{epochs}", total=steps, completed=taken, figures="")
 
     def __enter__(self) -> Self:
         self.progress.start()

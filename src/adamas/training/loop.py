@@ -1,8 +1,9 @@
 """The training loop: batches, gradients, steps, and what is measured after each epoch."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from adamas._history import History
 from adamas.training.data import Dataset
 from adamas.training.scores import Scores
 
-__all__ = ["Epoch", "Model", "Stepper", "count_steps", "train"]
+__all__ = ["Epoch", "Model", "Progress", "Stepper", "count_steps", "train"]
 
 
 class Model(Protocol):
@@ -39,6 +40,12 @@ class Stepper(Protocol):
     def update(self, params: Any, grads: Any, *, history: History | None = None, loss: float | None = None) -> Any:
         """Take one step and return the parameters; history gets the step, with the loss before it, if it is given."""
 
+    def save(self, path: Any, params: Any = None, **metadata: Any) -> None:
+        """Write a checkpoint, as optimizers of the package do."""
+
+    def load(self, path: Any) -> Any:
+        """Continue from a checkpoint."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -62,6 +69,26 @@ class Epoch:
     optimizer_seconds: float
 
 
+@dataclass
+class Progress:
+    """How far the loop is, which is all that it needs to go on from there, after any step.
+
+    epoch: that is being trained. batches: of it that were taken. loss: their part of its mean loss. order: the state of
+    the random numbers at its beginning. steps, seconds, optimizer_seconds: as of `Epoch`. lowest, best: the lowest
+    validation loss so far, and its epoch.
+    """
+
+    epoch: int = 1
+    batches: int = 0
+    loss: float = 0.0
+    order: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+    optimizer_seconds: float = 0.0
+    lowest: float = math.inf
+    best: int = 0
+
+
 def count_steps(examples: int, batch_size: int) -> int:
     """Return the number of steps in an epoch; the last batch may be smaller."""
     return -(-examples // batch_size)
@@ -81,6 +108,7 @@ def train(
     augment: Callable[[NDArray[Any]], NDArray[Any]] = lambda inputs: inputs,
     after_step: Callable[[], object] = lambda: None,
     history: History | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Epoch]:
     """Train for some epochs and yield what is known after each; params, arrays in lists or dicts, are overwritten.
 
@@ -89,36 +117,49 @@ def train(
     records steps, with the loss of their batch. While an epoch is told of, params are those to evaluate the model at
     (see `ScheduleFreeAdamW`). Leave the iteration at any time, Ctrl-C included: what was yielded holds. Raises
     FloatingPointError if a loss becomes infinite or NaN.
+
+    progress: kept up to date, to be looked at in `after_step`; training goes on from where it says, with the same
+    results if params, optimizer, and what model and augment draw are as they were then.
     """
-    steps, seconds, optimizer_seconds = 0, 0.0, 0.0
-    lowest, best = np.inf, 0
-    for epoch in range(1, epochs + 1):
-        loss = 0.0
-        start = perf_counter()
+    now = Progress() if progress is None else progress
+    while now.epoch <= epochs and not (patience and now.epoch - 1 - now.best >= patience):
         with np.errstate(all="ignore"):  # a loss that overflows is told of below
-            order = rng.permutation(len(examples))
-            for first in range(0, len(order), batch_size):
-                batch = examples.take(order[first : first + batch_size])
-                batch_loss, gradients = model.loss_and_gradients(params, augment(batch.inputs), batch.labels)
-                _check(batch_loss, epoch)
+            start = perf_counter()
+            for batch in _batches(examples, batch_size, rng, now):
+                loss, gradients = model.loss_and_gradients(params, augment(batch.inputs), batch.labels)
+                _check(loss, now.epoch)
                 before = perf_counter()
-                params = optimizer.update(params, gradients, history=history, loss=batch_loss)
-                optimizer_seconds += perf_counter() - before
-                loss += batch_loss * len(batch) / len(order)
-                steps += 1
+                params = optimizer.update(params, gradients, history=history, loss=loss)
+                end = perf_counter()
+                now.optimizer_seconds += end - before
+                now.seconds += end - start
+                start = end
+                now.loss += loss * len(batch) / len(examples)
+                now.batches += 1
+                now.steps += 1
                 after_step()
-            seconds += perf_counter() - start
         rate = optimizer.learning_rate
-        rate = rate(optimizer.t - 1) if callable(rate) else rate
+        rate = float(rate(optimizer.t - 1) if callable(rate) else rate)
         with _to_evaluate(optimizer, params):
             with np.errstate(all="ignore"):
                 scores = Scores.of(model.logits(params, validation.inputs), validation.labels, len(validation.classes))
-            _check(scores.loss, epoch)
-            yield Epoch(epoch, steps, loss, scores.loss, scores.accuracy, float(rate), seconds, optimizer_seconds)
-        if scores.loss < lowest:
-            lowest, best = scores.loss, epoch
-        if patience and epoch - best >= patience:
-            break
+            _check(scores.loss, now.epoch)
+            measured = (scores.loss, scores.accuracy, rate, now.seconds, now.optimizer_seconds)
+            yield Epoch(now.epoch, now.steps, now.loss, *measured)
+        if scores.loss < now.lowest:
+            now.lowest, now.best = scores.loss, now.epoch
+        now.epoch, now.batches, now.loss = now.epoch + 1, 0, 0.0
+
+
+def _batches(examples: Dataset, batch_size: int, rng: np.random.Generator, now: Progress) -> Iterator[Dataset]:
+    """Yield the batches of an epoch, in a new order, that were not taken yet."""
+    if now.batches:
+        rng.bit_generator.state = now.order
+    else:
+        now.order = dict(rng.bit_generator.state)
+    order = rng.permutation(len(examples))
+    for first in range(now.batches * batch_size, len(order), batch_size):
+        yield examples.take(order[first : first + batch_size])
 
 
 @contextmanager

@@ -46,6 +46,15 @@ class Network:
             torch.manual_seed(first)
             return cls(make(), later)
 
+    @property
+    def random_state(self) -> str:
+        """The state of what the module draws from, in hexadecimal; it may be set to what it was."""
+        return bytes(self._generator.get_state().numpy()).hex()
+
+    @random_state.setter
+    def random_state(self, state: str) -> None:
+        self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
+
     def loss_and_gradients(self, params: Tree, inputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, Tree]:
         """Return the mean loss of a batch and its gradients, nested as params are: views, None where there is none.
 

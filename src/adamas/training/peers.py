@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from adamas import _tree
+from adamas._checkpoint import Checkpoint, write_checkpoint
 from adamas._history import History, Stepped
 from adamas._statistics import observe
+from adamas.errors import CheckpointError
 from adamas.rules import RULES, Rule, Stages, named
 
 __all__ = ["TorchOptimizer", "hyperparameters", "optimizers"]
@@ -102,6 +104,44 @@ class TorchOptimizer:
             leaves = [Stepped(value, Rule, (), nothing) for value in values]
             watch.finish(loss, leaves, {"learning_rate": self._optimizer.param_groups[0]["lr"], **summary})
         return params
+
+    def save(self, path: Any, params: Any = None, **metadata: Any) -> None:
+        """Write a checkpoint, as optimizers of the package do."""
+        arrays, numbers = {}, {}
+        for i, state in self._optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    arrays[f"state.{name}/{i}"] = value.numpy()
+                else:
+                    numbers[f"{name}/{i}"] = value
+        about = {"rule": self._name, "t": self.t, "nonfinite_steps": 0, "numbers": numbers, "leaves": {}, "tree": None}
+        write_checkpoint(path, about, arrays, params, metadata)
+
+    def load(self, path: Any) -> Any:
+        """Continue from a checkpoint that `save` wrote; CheckpointError if it is damaged, or of another class."""
+        with Checkpoint(path) as saved:
+            if saved.rule != self._name:
+                raise CheckpointError(f"{path} holds the state of {saved.rule}, not of {self._name}")
+            state: dict[int, dict[str, Any]] = {}
+            for name, entry in saved.file.entries.items():
+                section, _, i = name.partition("/")
+                if section.startswith("state."):
+                    array = np.empty(entry.shape, entry.dtype)
+                    saved.file.read(name, array)
+                    state.setdefault(int(i), {})[section.removeprefix("state.")] = torch.from_numpy(array)
+            for name, number in saved.about["numbers"].items():
+                key, _, i = name.partition("/")
+                state.setdefault(int(i), {})[key] = number
+            self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+            stepped = [tensor for group in self._optimizer.param_groups for tensor in group["params"]]
+            for place, loaded in state.items():
+                self._optimizer.state[stepped[place]].update(loaded)  # torch makes all of it the parameter's dtype
+            self.t = saved.t
+        return self
+
+    @property
+    def _name(self) -> str:
+        return f"torch.optim.{type(self._optimizer).__name__}"
 
 
 def _arguments(cls: type[torch.optim.Optimizer], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
+from adamas._files import write_text
 from adamas._history import History
 from adamas.training import weights
 from adamas.training.extras import require
@@ -25,7 +26,8 @@ class Run:
 
     config.json: what was asked for. history.jsonl: a line per epoch, the fields of `Epoch`. steps.jsonl: some of the
     steps, as `adamas.History` saves them. weights.safetensors: the parameters after the epoch whose validation loss was
-    the lowest. results.json: how they did on the test examples.
+    the lowest. results.json: how they did on the test examples. checkpoints: what `CheckpointManager` keeps, as long
+    as the run is not complete.
 
     path: the folder. config: what config.json says. history: the epochs recorded so far. steps: what to record steps
     with.
@@ -52,7 +54,7 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise FileExistsError("it is not empty")
-        (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
         return cls(path, config)
 
     @classmethod
@@ -72,6 +74,35 @@ class Run:
         return run
 
     @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end, so that there is nothing to go on with."""
+        return (self.path / "results.json").is_file() and not any(self.checkpoints.glob("step-*"))
+
+    def rewind(self, epochs: int, steps: int) -> None:
+        """Take up what was recorded until the middle of the run, after some epochs and steps; forget what was later.
+
+        Raises ValueError or OSError if it cannot be read.
+        """
+        lines = (self.path / "history.jsonl").read_text().splitlines()[:epochs] if epochs else []
+        self.history = [Epoch(**json.loads(line)) for line in lines]
+        self._write_history(self.history)
+        recorded = History.load(self.path / "steps.jsonl")
+        self.steps.paths = recorded.paths
+        self.steps.rows = [row for row in recorded.rows if row["step"] <= steps]
+
+    def keep_steps(self) -> None:
+        """Write steps.jsonl."""
+        self.steps.save(self.path / "steps.jsonl")
+
+    def _write_history(self, epochs: list[Epoch]) -> None:
+        write_text(self.path / "history.jsonl", "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs))
+
+    @property
     def best(self) -> Epoch:
         """The epoch whose validation loss is the lowest, the first of equals: its weights are kept."""
         return min(self.history, key=lambda epoch: epoch.validation_loss)
@@ -83,9 +114,8 @@ class Run:
         """
         if not self.history or epoch.validation_loss < self.best.validation_loss:
             weights.save(params, self.path / "weights.safetensors")
-        self.steps.save(self.path / "steps.jsonl")
-        with (self.path / "history.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(epoch)) + "\n")
+        self.keep_steps()
+        self._write_history([*self.history, epoch])
         self.history.append(epoch)  # last: what it holds is on disk, wherever Ctrl-C falls
 
     def restore(self, params: Any) -> None:
@@ -112,8 +142,14 @@ class Run:
             "seconds": last.seconds,
             "optimizer_seconds": last.optimizer_seconds,
         }
-        (self.path / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        write_text(self.path / "results.json", json.dumps(results, indent=2) + "\n")
         return results
+
+    def close(self) -> None:
+        """Remove the checkpoints of a run that is complete, the newest last."""
+        for path in sorted(self.checkpoints.iterdir()):
+            path.unlink()
+        self.checkpoints.rmdir()
 
 
 def _make_new(path: Path) -> Path:

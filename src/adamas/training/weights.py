@@ -1,6 +1,5 @@
 """The parameters of a network as a file in the format safetensors."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamas import _tree
+from adamas._files import replacing
 
 __all__ = ["load", "save"]
 
@@ -15,18 +15,14 @@ __all__ = ["load", "save"]
 def save(params: Any, path: Path) -> None:
     """Write arrays, in lists or dicts, to a file, each under its keys joined by '.': the names that torch gives them.
 
-    The file is there as a whole or not at all, whenever the process is killed: it is written under another name in the
-    same folder and then takes its place. Raises OSError if it cannot be written.
+    The file is there as a whole or not at all, whenever the process is killed. Raises OSError if it cannot be written.
     """
     from safetensors.numpy import save as serialized  # noqa: PLC0415 - optional
 
-    scratch = path.with_name(f"{path.name}.part")
-    try:
-        # safetensors writes the raw memory, whatever its layout; its own files are for their owner's eyes only
-        scratch.write_bytes(serialized({name: np.asarray(array, order="C") for name, array in _named(params).items()}))
-        os.replace(scratch, path)  # noqa: PTH105 - the name that says that it replaces
-    finally:
-        scratch.unlink(missing_ok=True)
+    # safetensors writes the raw memory, whatever its layout; its own files are for their owner's eyes only
+    data = serialized({name: np.asarray(array, order="C") for name, array in _named(params).items()})
+    with replacing(path) as file:
+        file.write(data)
 
 
 def load(params: Any, path: Path) -> None:
