@@ -14,6 +14,7 @@ applications"), so that the state is right on average: in a step at beta2 = 0.99
 a percent, far less than a code resolves, and rounded to the nearest it would not move at all.
 """
 
+import sys
 import warnings
 
 import numpy as np
@@ -105,15 +106,18 @@ def check(name: str, state: Bytes, n: int, nonnegative: bool) -> None:
         )
 
 
-def check_rule(rule: type[Rule], stacklevel: int = 4) -> None:
+def check_rule(rule: type[Rule]) -> None:
     """Raise ValueError if there is nothing to keep in q8; warn if it is not advisable."""
     if not rule.state_names:
         raise ValueError(
             f"state_format='q8' is for the state of a rule, and {rule.__name__} has none: leave state_format out"
         )
     if rule.if_rounded:
+        level, frame = 1, sys._getframe()
+        while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] in ("adamas", "torch"):
+            level, frame = level + 1, frame.f_back  # to the line that asked for it
         warnings.warn(
-            f"state_format='q8' rounds the state of {rule.__name__} coarsely: {rule.if_rounded}", stacklevel=stacklevel
+            f"state_format='q8' rounds the state of {rule.__name__} coarsely: {rule.if_rounded}", stacklevel=level
         )
 
 

@@ -441,7 +441,7 @@ class Stepper(Keeper):
         if isinstance(param_group, dict):  # torch says what is wrong with anything else
             kind = self._kind({**self.defaults, **param_group})
             if self.options.state_format == "q8":
-                check_rule(RULES[kind.rule], stacklevel=6)
+                check_rule(RULES[kind.rule])
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -144,7 +144,7 @@ def _training(task: str, choice: Choice, run: dict[str, Any]) -> Callable[[Any],
 
     command, prepare = TRAINING[task]
     defaults = {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
-    options = defaults | {"optimizer": choice.name, **run}
+    options = defaults | {"optimizer": choice.name, **run, "given": {}}  # no trial is a run to be resumed
     own = {name: options.pop(name) for name in inspect.signature(prepare).parameters if name in options}
     experiment, settings = prepare(options, **own)
     _, tuned = settings.choices[0]
