@@ -9,6 +9,7 @@ import torch
 
 import adamas
 import adamas.torch
+from adamas import _torch
 from adamas.torch import SGD, Adagrad, Adam, AdamW, RMSprop
 
 SHAPES = [(80, 70), (70,), (4096,), (300, 20)]
@@ -48,6 +49,7 @@ def assert_same(params, opt, others, other):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_tensors_step_as_arrays_do(dtype):
+    """Bit for bit with the engine; the specification on tensors has torch's square root."""
     params = parameters(dtype)
     arrays = [p.detach().float().numpy().astype(str(dtype).split(".")[1]) for p in params]
     opt = AdamW(params, lr=0.01, state_format="q8", seed=7, stochastic_rounding=True)
@@ -57,7 +59,8 @@ def test_tensors_step_as_arrays_do(dtype):
         opt.step()
         same.update(arrays, [p.grad.float().numpy() for p in params])
     for p, array, state in zip(params, arrays, same._memory.states().values(), strict=True):
-        np.testing.assert_array_equal(p.detach().float().numpy(), array.astype(np.float32))
+        exact = 0 if _torch.HAS_ENGINE else 2.0 * torch.finfo(dtype).eps
+        np.testing.assert_allclose(p.detach().float().numpy(), array.astype(np.float32), rtol=exact)
         for name, wanted in zip(("exp_avg", "exp_avg_sq"), state, strict=True):
             assert opt.state[p][name].dtype == (torch.uint8 if p.numel() >= 4096 else torch.float32)
             np.testing.assert_array_equal(opt.state[p][name].numpy(), wanted)
