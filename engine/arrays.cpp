@@ -80,6 +80,29 @@ bool read_array(PyObject* object, Array& to) {
     return true;
 }
 
+namespace {
+
+bool is_vector(PyArrayObject* array, int type) {
+    return array && PyArray_TYPE(array) == type && PyArray_NDIM(array) == 1 && PyArray_ISCARRAY_RO(array);
+}
+
+}  // namespace
+
+bool read_rows(PyObject* object, Rows& to) {
+    PyArrayObject* array = as_array(object);
+    if (!is_vector(array, NPY_INT64)) return false;
+    to = {static_cast<const std::int64_t*>(PyArray_DATA(array)), static_cast<std::size_t>(PyArray_SIZE(array))};
+    return true;
+}
+
+bool read_counts(PyObject* object, std::int32_t*& to, std::size_t& count) {
+    PyArrayObject* array = as_array(object);
+    if (!is_vector(array, NPY_INT32) || !PyArray_ISWRITEABLE(array)) return false;
+    to = static_cast<std::int32_t*>(PyArray_DATA(array));
+    count = static_cast<std::size_t>(PyArray_SIZE(array));
+    return true;
+}
+
 bool read_double(PyObject* object, double& to) {
     if (PyFloat_Check(object)) {
         to = PyFloat_AS_DOUBLE(object);

@@ -47,6 +47,22 @@ PyArrayObject* as_array(PyObject* object);
 // Bytes are q8.
 bool read_array(PyObject* object, Array& to);
 
+// The places of rows in a table.
+struct Rows {
+    const std::int64_t* data = nullptr;
+    std::size_t count = 0;
+
+    bool inside(std::int64_t size) const {
+        return std::all_of(data, data + count, [size](std::int64_t row) { return 0 <= row && row < size; });
+    }
+};
+
+// Reads a vector of int64 that is dense; false for anything else.
+bool read_rows(PyObject* object, Rows& to);
+
+// The same of int32 that may be written.
+bool read_counts(PyObject* object, std::int32_t*& to, std::size_t& count);
+
 // A Python or NumPy number as a double; false for anything else, bool included.
 bool read_double(PyObject* object, double& to);
 

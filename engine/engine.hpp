@@ -128,10 +128,13 @@ struct Whole {
     double mask = 1, factor = 1;
 };
 
-// One parameter array with its gradient, and what is remembered of it.
+// One parameter array with its gradient, and what is remembered of it; or some of its rows, one after the other, with
+// the gradients of those: then the elements are counted, and the gradients lie, without the rows between.
 struct Block {
     std::size_t size = 0;
     Operand p, g;
+    const std::int64_t* rows = nullptr;
+    std::size_t width = 1;  // of a row
     const Slots* slots = nullptr;
     bool zero = false;        // the gradient, when it has been used
     bool stochastic = false;  // rounding to bfloat16; to q8 it always is
@@ -148,10 +151,32 @@ ADAMAS_INLINE std::uint64_t mix64(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// How many statistics or sums there are of a block.
+// How many statistics or sums there are of a block; each row has its own.
 inline std::size_t parts(const Block& block) {
-    return (block.size + sum_block - 1) / sum_block;
+    const std::size_t size = block.rows ? block.width : block.size, count = block.rows ? block.size / block.width : 1;
+    return count * ((size + sum_block - 1) / sum_block);
 }
+
+// A polynomial for steps whose corrections of v lie within a factor of 16 (rows.cpp).
+inline constexpr int most_terms = 16;
+struct Piece {
+    float center;
+    int terms;  // 1, 4, 8, 12 or 16
+    float coefficients[most_terms];
+};
+
+// What steps without a gradient did to a row: p += lost * p - kept * m * changes, where the changes are a number, or
+// the sum of pieces.
+struct Lapse {
+    float lost, kept, m_factor, v_factor, linear, epsilon;
+    bool adaptive;
+    const Piece* pieces;
+    std::size_t count;
+};
+
+// Applies one to a row; the arrays of state are stored as a type, or null.
+using ApplyLapse = void (*)(const Lapse& lapse, std::size_t size, float* p, void* m, void* v, const void* v_max,
+                            Type type);
 
 // Steps elements begin to end of a block, or sums them up; with statistics or sums, begin is a multiple of `sum_block`,
 // and end is too or the size.
@@ -177,6 +202,7 @@ struct Table {
     std::size_t count;
     Squares squares;
     Whole (*whole)(const Coefficients& c, std::size_t size, const Sums& sums);
+    ApplyLapse lapse;
 };
 
 #ifdef ADAMAS_X86
@@ -211,6 +237,25 @@ double sum_of_squares(const Table& table, const std::vector<Block>& blocks, doub
 
 // Calls both, the second on another thread meanwhile where that pays. Neither may throw.
 void beside(const std::function<void()>& here, const std::function<void()>& there);
+
+// How many threads a number of elements is worth.
+int threads_for(std::size_t elements);
+
+// Calls body(i) for i = 0 to n - 1, each on a thread of its own that flushes denormals; body must not throw.
+void in_parallel(int n, const std::function<void(int)>& body);
+
+// Asks the cache for a row: of the parameter, and of the state.
+ADAMAS_INLINE void prefetch_row(const Operand& p, const Slots& slots, std::size_t row, std::size_t width) {
+    constexpr std::size_t line = 64;
+    const auto ask = [&](void* data, Type type) {
+        const std::size_t bytes = width * static_cast<std::size_t>(itemsize(type));
+        const char* const first = static_cast<const char*>(data) + row * bytes;
+        for (std::size_t offset = 0; offset < bytes; offset += line) __builtin_prefetch(first + offset, 1);
+    };
+    ask(p.data, p.type);
+    for (void* state : slots.state)
+        if (state) ask(state, slots.state_type);
+}
 
 // Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.
 void set_num_threads(int n);

@@ -1,5 +1,6 @@
 // Compiled once per instruction set (ADAMAS_ISA, ADAMAS_ISA_NAME) into a table of kernels.
 #include "drive.hpp"
+#include "lapse.hpp"
 
 namespace adamas::ADAMAS_ISA {
 
@@ -15,7 +16,7 @@ const Table& tabulate(List<Rule...>) {
         sum_up<Rule, float>,
         sum_up<Rule, double>,
     }...};
-    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of};
+    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of, lapse};
     return all;
 }
 

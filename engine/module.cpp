@@ -7,6 +7,7 @@
 #include <iterator>
 #include <sstream>
 
+#include "lapses.hpp"
 #include "plan.hpp"
 #include "tensors.hpp"
 
@@ -53,6 +54,17 @@ NB_MODULE(_engine, m) {
              nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
+    m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("seen"), nb::arg("places"));
+    m.def("add_same_rows", &add_same_rows, nb::arg("places"), nb::arg("values"), nb::arg("sums"));
+    nb::class_<Lapses>(m, "Lapses")
+        .def(nb::init<const std::string&, std::size_t>(), nb::arg("rule"), nb::arg("capacity"))
+        .def_prop_ro("closed", &Lapses::closed)
+        .def_prop_ro("count", &Lapses::count)
+        .def("record", &Lapses::record, nb::arg("coefficients"), nb::arg("stages"), nb::arg("t"))
+        .def("catch_up", &Lapses::catch_up, nb::arg("p"), nb::arg("state"), nb::arg("last"), nb::arg("rows").none(),
+             nb::arg("exact"))
+        .def("history", &Lapses::history, nb::arg("first"))
+        .def("restore", &Lapses::restore, nb::arg("first"), nb::arg("history"));
     nb::class_<TensorPlan>(m, "TensorPlan")
         .def(nb::init<const std::string&, nb::handle, nb::list, nb::list, nb::object, std::vector<std::size_t>,
                       nb::object, nb::dict, nb::object, nb::tuple>(),

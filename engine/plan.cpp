@@ -113,9 +113,16 @@ bool Plan::read_number(const Node& node, PyObject* p, PyObject* g) {
 bool Plan::read_arrays(Segment& segment, PyObject* p, PyObject* g) {
     if (g == Py_None) return true;
     Array param, grad;
-    if (!read_array(p, param) || !read_array(g, grad) ||
-        !work_.add_arrays(segment.layout, segment.slots, param, grad, coefficients_.at(segment.group)))
+    const Coefficients* const numbers = coefficients_.at(segment.group);
+    if (!read_array(p, param)) return false;
+    if (PyTuple_Check(g) && PyTuple_GET_SIZE(g) == 2) {  // some rows, and their gradients
+        Rows rows;
+        if (!read_rows(PyTuple_GET_ITEM(g, 0), rows) || !read_array(PyTuple_GET_ITEM(g, 1), grad) ||
+            !work_.add_rows(segment.layout, segment.slots, param, rows, grad, numbers))
+            return false;
+    } else if (!read_array(g, grad) || !work_.add_arrays(segment.layout, segment.slots, param, grad, numbers)) {
         return false;
+    }
     work_.hold(nb::borrow(p));
     work_.hold(nb::borrow(g));
     return true;

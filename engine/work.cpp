@@ -159,6 +159,27 @@ bool Work::add_arrays(const Layout& layout, const Slots& slots, const Array& p, 
     return true;
 }
 
+bool Work::add_rows(const Layout& layout, const Slots& slots, const Array& p, const Rows& rows, const Array& g,
+                    const Coefficients* coefficients) {
+    const auto count = static_cast<std::int64_t>(rows.count);
+    if (p.type != layout.type || layout.complex || !layout.fits(p) || !layout.dense(p) || !p.writeable) return false;
+    if (p.axes == 0 || g.axes != p.axes || g.complex || g.type == Type::q8 || g.shape[0] != count) return false;
+    for (int axis = 0; axis < p.axes; ++axis)
+        if (layout.order[axis] != axis || (axis > 0 && g.shape[axis] != p.shape[axis])) return false;
+    if (slots.average || slots.copy || slots.state_type == Type::q8 || options_.stochastic || options_.zero)
+        return false;
+    if (coefficients->reduces() || !rows.inside(p.shape[0]) || !Layout(g, nullptr).dense(g)) return false;
+    if (count == 0 || layout.size == 0) return true;
+    Block& block = add_block(layout, slots, p.data, g.data, coefficients);
+    block.g = {g.data, g.type, nullptr};
+    block.rows = rows.data;
+    block.width = layout.size / static_cast<std::size_t>(p.shape[0]);
+    block.size = rows.count * block.width;
+    written_.push_back(p.extent());
+    grads_.push_back(g.extent());
+    return true;
+}
+
 bool Work::overlaps() {
     if (written_ != known_) {
         sorted_ = written_;

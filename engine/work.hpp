@@ -35,6 +35,8 @@ public:
 
     std::size_t slot_count() const { return state_count_ + (options_.average ? 1 : 0) + (options_.copy ? 1 : 0); }
 
+    std::size_t coefficient_count() const { return coefficient_count_; }
+
     bool zeroes() const { return options_.zero; }
 
     // The shape of a parameter, and the order in which it is stepped: that of the first array that is remembered of it.
@@ -59,6 +61,10 @@ public:
     // with nothing added, if they are not such.
     bool add_arrays(const Layout& layout, const Slots& slots, const Array& p, const Array& g,
                     const Coefficients* coefficients);
+
+    // Adds some rows of an array, all different, with a gradient of each: a matrix in C order.
+    bool add_rows(const Layout& layout, const Slots& slots, const Array& p, const Rows& rows, const Array& g,
+                  const Coefficients* coefficients);
 
     // Keeps the owner of an array alive until the end of the step.
     void hold(nb::object owner) { held_.push_back(std::move(owner)); }

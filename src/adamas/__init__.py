@@ -10,6 +10,7 @@ from adamas._history import History
 from adamas._minimize import Minimizer, minimize
 from adamas._native import flush_denormals
 from adamas._space import Choice, Int, LogUniform, Uniform
+from adamas._sparse import RowSparse
 from adamas._tune import Tuner
 from adamas.rules import *  # noqa: F403 - for type checkers; the last line puts the optimizers in place of the rules
 
@@ -24,6 +25,7 @@ __all__ = [
     "Int",
     "LogUniform",
     "Minimizer",
+    "RowSparse",
     "Tuner",
     "Uniform",
     "adam_step",

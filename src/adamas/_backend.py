@@ -7,7 +7,7 @@ import os
 import warnings
 from typing import Any
 
-from adamas import _fallback, _native
+from adamas import _fallback, _lapses, _native
 
 
 def _choose(isa: str) -> str:
@@ -33,6 +33,8 @@ engine: str = _choose(os.environ.get("ADAMAS_ISA", ""))
 """What runs the rules: "native (x86-64-v4)" and the like, or "specification"."""
 
 Plan: Any = _fallback.Plan if engine == "specification" else _native.engine.Plan
+_rows: Any = _lapses if engine == "specification" else _native.engine
+Lapses, find_same_rows, add_same_rows = _rows.Lapses, _rows.find_same_rows, _rows.add_same_rows
 
 
 def set_num_threads(n: int | None) -> None:

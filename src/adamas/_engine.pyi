@@ -22,6 +22,45 @@ def get_num_threads() -> int: ...
 def set_flush_denormals(on: bool) -> bool:
     """Set whether this thread reads and writes denormal numbers as zero; return whether it did."""
 
+def find_same_rows(rows: Any, seen: Any, places: Any) -> int:
+    """Find the place of each of the rows among those that differ, in order of appearance; return how many these are.
+
+    rows: int64 of shape (k,). seen: int32 zeros, one for each row of the table; they are zeros again afterwards.
+    places: int32 of shape (k,), to be written.
+    """
+
+def add_same_rows(places: Any, values: Any, sums: Any) -> None:
+    """Add each row of values to the one of its place in sums, in order: both float32, or float64, in C order."""
+
+class Lapses:
+    """The steps that rows of a table have missed.
+
+    capacity: how many steps back a row may have been stepped last. closed: whether the steps of this rule without a
+    gradient have a closed form. count: the steps that were recorded.
+    """
+
+    def __init__(self, rule: str, capacity: int) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def count(self) -> int: ...
+    def record(self, coefficients: dict[str, float], stages: Stages, t: int) -> None:
+        """Add a step."""
+
+    def catch_up(self, p: Any, state: tuple[Any, ...], last: Any, rows: Any, exact: bool) -> None:
+        """Make up for what rows (int64 of shape (k,); None: all) have missed.
+
+        p: the table; state: its arrays in the rule's order; last: int32, the step in which each row was stepped last,
+        which becomes the present one. exact: in closed form, of float32; otherwise step by step, to the bit. ValueError,
+        with nothing changed, for other arrays.
+        """
+
+    def history(self, first: int) -> Any:
+        """Return the steps from `first` on: float64, a row for each."""
+
+    def restore(self, first: int, history: Any) -> None:
+        """Remember the steps that `history` returned."""
+
 class TensorPlan:
     """The steps of the parameters in some groups of a torch.optim.Optimizer that share a rule.
 

@@ -70,8 +70,8 @@ class Plan:
         factor: float | None = 1.0
         with flush_denormals(), np.errstate(all="ignore"):
             if judge is not None:
-                flats = [_flat(g, like, slots) for (_, like, slots, _), g in zip(self.segments, grads, strict=True)
-                         if g is not None]  # fmt: skip
+                each = zip(self.segments, grads, strict=True)
+                flats = [_given(g, like, slots) for (_, like, slots, _), g in each if g is not None]
                 factor = judge(*norm(np, [g.astype(np.float64) for g in flats]))
             if factor is None:
                 return False
@@ -79,11 +79,24 @@ class Plan:
                 if g is not None:
                     group = self.segments[i][0]
                     scaled = stages[group]._replace(scale=stages[group].scale * factor)
-                    self._step_array(i, p, g, named(coefficients[group], scaled), t, seen)
+                    c = named(coefficients[group], scaled)
+                    if isinstance(g, tuple):
+                        self._step_rows(i, p, g, c, t, seen)
+                    else:
+                        self._step_array(i, p, g, self.segments[i][1:3], c, t, seen)
         return True
 
-    def _step_array(self, i: int, p: Any, g: Any, c: Any, t: int, seen: Seen) -> None:
-        _, like, slots, _ = self.segments[i]
+    def _step_rows(self, i: int, p: Any, gradient: tuple[Any, Any], c: Any, t: int, seen: Seen) -> None:
+        """Step some rows of a table, all different."""
+        rows, g = gradient
+        arrays = (p, *self.segments[i][2])
+        copies = [array[rows] for array in arrays]
+        self._step_array(i, copies[0], g, (copies[0], tuple(copies[1:])), c, t, seen)
+        for array, values in zip(arrays, copies, strict=True):
+            array[rows] = values
+
+    def _step_array(self, i: int, p: Any, g: Any, kept: Any, c: Any, t: int, seen: Seen) -> None:
+        like, slots = kept
         *slots_, p_, g_ = (_flat(array, like, slots) for array in (*slots, p, g))
         names = self.rule.state_names
         count, work = len(names), arithmetic(p_.dtype)
@@ -132,6 +145,11 @@ def _order(like: Any, slots: tuple[Any, ...]) -> list[int]:
 def _in_order(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:
     order = _order(like, slots)
     return as_real(array).transpose([*order, *range(like.ndim, as_real(array).ndim)])
+
+
+def _given(g: Any, like: Any, slots: tuple[Any, ...]) -> Any:
+    """Return the numbers of a gradient, of an array or of some rows."""
+    return g[1].reshape(-1) if isinstance(g, tuple) else _flat(g, like, slots)
 
 
 def _flat(array: Any, like: Any, slots: tuple[Any, ...]) -> Any:

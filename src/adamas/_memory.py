@@ -70,6 +70,7 @@ class Memory:
         self.leaves: dict[str, Leaf] = {}
         self.segments: list[Segment] = []
         self.skeleton: Any = None  # the tree with paths for leaves
+        self.tables: dict[str, Any] = {}  # by path, what has had sparse gradients
         self.forget_plan()
 
     def forget_plan(self) -> None:
@@ -118,7 +119,7 @@ class Memory:
             in_order = [leaves[path] for path in paths]
             p, g = _inputs(in_order, segments, values, gradients)
             plan = Plan(
-                next(cls.__name__ for cls in self.rule.__mro__ if "change" in vars(cls)),
+                kernel_name(self.rule),
                 [(s.group, like, s.state, s.packed is not None) for s, like in zip(segments, p, strict=True)],
                 _tree.replace(params, iter(in_order), in_place=False) if _tree.is_plain(params) else None,
                 numbers[2] - 1,
@@ -249,6 +250,11 @@ class Memory:
             f"params differs from the first update: {'; '.join(changes[:3])}{more}. "
             "Use a new optimizer, or reset() this one, for other parameters"
         )
+
+
+def kernel_name(rule: type[Rule]) -> str:
+    """Return the name by which the engine knows the arithmetic of a rule."""
+    return next(cls.__name__ for cls in rule.__mro__ if "change" in vars(cls))
 
 
 def _kind(value: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from adamas import _checkpoint, _q8, _tree
+from adamas import _checkpoint, _q8, _sparse, _tree
 from adamas._formats import arithmetic
 from adamas._history import History, Stepped, Watch
 from adamas._memory import Memory
@@ -63,9 +63,12 @@ class Optimizer(Options):
 
     groups: pairs of a pattern and the hyper-parameters that it changes for the parameters whose path matches; the
         first match wins. A path is the keys joined by '.', as in "layer1.bias"; a pattern is a shell's, as in "*.bias".
+    sparse: what rows without a gradient do where gradients are sparse: what they do in dense steps, in closed form
+        ("exact", to float32 rounding) or one by one ("replay", to the bit); or nothing ("lazy"). See `prepare`.
     """
 
     groups: Groups = field(default=(), kw_only=True)
+    sparse: str = field(default="exact", kw_only=True)
 
     rule: ClassVar[type[Rule]]
 
@@ -117,21 +120,51 @@ class Optimizer(Options):
         if copy:
             params = _copied(params)
         judge = self._judge
+        rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t)) if memory.tables else None
+        grads = grads if rows is None else rows.grads
         watch = None if history is None else self._watch(history, params, grads)
         seen = None if watch is None else watch.seen
         new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
         if new is None:
+            if rows is None and _sparse.found(params, grads):
+                rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t))
+                grads = rows.grads
             new = memory.step(params, grads, (coefficients, stages, t), judge, seen, self._groups_of(params), self)
         if new is False and judge is not None:
             self._skipped(params, grads)
             return params
         memory.t = t
+        if rows is not None:
+            rows.finish()
         if self.rule.first_carry:
             memory.carry = tuple({name: c[name] for name in self.rule.first_carry} for c in coefficients)
         if watch is not None:
             self._record(watch, new, loss)
         stepped: T = new
         return stepped
+
+    def prepare(self, params: T, rows: Any) -> T:
+        """Bring rows up to date before they are read, and return params: needed where gradients are sparse.
+
+        A step leaves the rows alone that have no gradient; when a row is needed it makes up for what it has missed.
+
+        params: as of `update`; the arrays are written. rows: nested like params, with integers of shape (k,) for an
+            array of which rows will be read, None for others.
+
+        Raises TypeError or ValueError, before anything is changed, if there are no such rows.
+        """
+        with self._memory.busy():
+            _sparse.prepare(self, params, rows)
+        return params
+
+    def flush(self, params: T) -> T:
+        """Bring all rows up to date, as before an evaluation or an export, and return params, whose arrays are written.
+
+        Without sparse gradients there is nothing to do. Raises ValueError if these are not the parameters.
+        """
+        with self._memory.busy():
+            _sparse.flush(self, params)
+        return params
 
     def _numbers_at(self, t: int) -> tuple[tuple[dict[str, float], ...], tuple[Stages, ...]]:
         """Return the coefficients and the stages of step t, one for each group."""
@@ -281,6 +314,11 @@ class Optimizer(Options):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "groups":
             value = self._checked_groups(value)
+        elif name == "sparse":
+            if value not in _sparse.MODES:
+                raise ValueError(f"sparse must be {' or '.join(map(repr, _sparse.MODES))}, got {value!r}")
+            if self.__dict__.get("_memory") and self._memory.tables:
+                raise AttributeError("sparse cannot change once gradients were: use a new optimizer, or reset()")
         elif name in self.option_names:
             value = self.checked_option(name, value)
             if name in self.lasting and self.__dict__.get("_memory") and self._memory.leaves:
@@ -289,7 +327,7 @@ class Optimizer(Options):
                 _q8.check_rule(self.rule)
             self.__dict__[name] = value
         elif name not in self.rule.ranges and not name.startswith("_"):  # those are for subclasses
-            names = [*self.rule.ranges, *self.option_names, "groups"]
+            names = [*self.rule.ranges, *self.option_names, "groups", "sparse"]
             near = get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
             raise AttributeError(f"{type(self).__name__} has no hyper-parameter {name!r}: {hint}")
@@ -358,6 +396,8 @@ class Optimizer(Options):
 
     def __repr__(self) -> str:
         given = [f"{f.name}={self.option(f.name)!r}" for f in fields(Options) if self.option(f.name) != f.default]
+        if self.sparse != "exact":
+            given.append(f"sparse={self.sparse!r}")
         return f"{super().__repr__()[:-1]}{''.join(f', {text}' for text in given)})"
 
     def __copy__(self) -> Self:

@@ -39,7 +39,7 @@ def check_grad(name: str, grad: Any, param_name: str, param: Any, zero: bool = F
 
     zero: whether it is to be set to zero.
     """
-    if grad is None:
+    if grad is None or (isinstance(grad, tuple) and isinstance(param, np.ndarray)):  # rows, which were checked
         return
     if isinstance(param, np.ndarray):
         if not isinstance(grad, np.ndarray):
