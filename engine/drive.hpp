@@ -58,8 +58,9 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
-// Asks the cache for the tile from start on, if it is dense and ends before `end`.
-inline void prefetch(const Operand& operand, std::size_t start, std::size_t end) {
+// Asks the cache for the tile from start on, if it is dense and ends before `end`. Always inlined: GCC takes a function
+// that only prefetches for one without effect, and drops the calls.
+[[gnu::always_inline]] inline void prefetch(const Operand& operand, std::size_t start, std::size_t end) {
     if (operand.view || start + tile > end) return;
     const auto size = static_cast<std::size_t>(itemsize(operand.type));
     const char* const data = static_cast<const char*>(operand.data) + start * size;
@@ -69,7 +70,8 @@ inline void prefetch(const Operand& operand, std::size_t start, std::size_t end)
 }
 
 // Asks the cache for what is some tiles ahead: the work on a tile in q8 is too long for the processor to see so far.
-inline void prefetch_ahead(const Block& block, std::size_t states, std::size_t start, std::size_t end) {
+[[gnu::always_inline]] inline void prefetch_ahead(const Block& block, std::size_t states, std::size_t start,
+                                                  std::size_t end) {
     constexpr std::size_t ahead = 4 * tile;
     prefetch(block.p, start + ahead, end);
     prefetch(block.g, start + ahead, end);

@@ -244,17 +244,18 @@ int threads_for(std::size_t elements);
 // Calls body(i) for i = 0 to n - 1, each on a thread of its own that flushes denormals; body must not throw.
 void in_parallel(int n, const std::function<void(int)>& body);
 
-// Asks the cache for a row: of the parameter, and of the state.
+// Asks the cache for a row: of the parameter, and of the state. Always inlined, loop and all: GCC takes a function that
+// only prefetches for one without effect, and drops the calls.
 ADAMAS_INLINE void prefetch_row(const Operand& p, const Slots& slots, std::size_t row, std::size_t width) {
     constexpr std::size_t line = 64;
-    const auto ask = [&](void* data, Type type) {
-        const std::size_t bytes = width * static_cast<std::size_t>(itemsize(type));
+    for (std::size_t i = 0; i <= max_state; ++i) {
+        void* const data = i == max_state ? p.data : slots.state[i];
+        if (!data) continue;
+        const std::size_t bytes =
+            width * static_cast<std::size_t>(itemsize(i == max_state ? p.type : slots.state_type));
         const char* const first = static_cast<const char*>(data) + row * bytes;
-        for (std::size_t offset = 0; offset < bytes; offset += line) __builtin_prefetch(first + offset, 1);
-    };
-    ask(p.data, p.type);
-    for (void* state : slots.state)
-        if (state) ask(state, slots.state_type);
+        for (std::size_t offset = 0; offset < bytes; offset += line) __builtin_prefetch(first + offset);
+    }
 }
 
 // Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.

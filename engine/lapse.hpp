@@ -26,23 +26,49 @@ void add_piece(const Piece& piece, float epsilon, std::size_t n, const float* ro
     }
 }
 
-inline void add_piece(const Piece& piece, float epsilon, std::size_t n, const float* roots, float* changes) {
-    switch (piece.terms) {
+// Applies a lapse of one piece to a row whose state is stored as it is: the most frequent case, in one loop.
+template <int terms>
+void lapse_at_once(const Lapse& lapse, std::size_t n, float* p, float* m, float* v, const float* v_max) {
+    constexpr float least = 1.2e-38f;
+    const Piece piece = lapse.pieces[0];
+    const float lost = lapse.lost, kept = lapse.kept, epsilon = lapse.epsilon;
+    const float m_factor = lapse.m_factor, v_factor = lapse.v_factor;
+    const float* const squares = v_max ? v_max : v;
+    ADAMAS_INDEPENDENT
+    for (std::size_t k = 0; k < n; ++k) {
+        const float root = sqrt(squares[k]) * piece.center, denominator = root + epsilon;
+        const float y = denominator > least ? 1.0f / denominator : 0.0f;
+        const float change = m[k] * kept * (y * horner<terms>(piece.coefficients, (root - epsilon) * y));
+        p[k] = p[k] + (lost * p[k] - change);
+        m[k] = m[k] * m_factor;
+        v[k] = v[k] * v_factor;
+    }
+}
+
+// Calls visit with the number of terms of a piece, as a constant.
+template <class Visit>
+void with_terms(int terms, const Visit& visit) {
+    switch (terms) {
         case 1:
-            return add_piece<1>(piece, epsilon, n, roots, changes);
+            return visit(std::integral_constant<int, 1>{});
         case 4:
-            return add_piece<4>(piece, epsilon, n, roots, changes);
+            return visit(std::integral_constant<int, 4>{});
         case 8:
-            return add_piece<8>(piece, epsilon, n, roots, changes);
+            return visit(std::integral_constant<int, 8>{});
         case 12:
-            return add_piece<12>(piece, epsilon, n, roots, changes);
+            return visit(std::integral_constant<int, 12>{});
         default:
-            return add_piece<16>(piece, epsilon, n, roots, changes);
+            return visit(std::integral_constant<int, 16>{});
     }
 }
 
 // Applies a lapse to elements of a row: p, and the state that is not null, stored as `type`.
 inline void lapse(const Lapse& lapse, std::size_t size, float* p, void* m, void* v, const void* v_max, Type type) {
+    if (m && lapse.adaptive && lapse.count == 1 && type == Type::float32)
+        return with_terms(lapse.pieces[0].terms, [&](auto terms) {
+            lapse_at_once<terms.value>(lapse, size, p, static_cast<float*>(m), static_cast<float*>(v),
+                                       static_cast<const float*>(v_max));
+        });
     float m_tile[tile], v_tile[tile], roots[tile], changes[tile];
     for (std::size_t start = 0; start < size; start += tile) {
         const std::size_t n = size - start < tile ? size - start : tile;
@@ -56,7 +82,9 @@ inline void lapse(const Lapse& lapse, std::size_t size, float* p, void* m, void*
                 const float* const squares = v_max ? roots : v_now;
                 for (std::size_t k = 0; k < n; ++k) roots[k] = sqrt(squares[k]);
                 for (std::size_t i = 0; i < lapse.count; ++i)
-                    add_piece(lapse.pieces[i], lapse.epsilon, n, roots, changes);
+                    with_terms(lapse.pieces[i].terms, [&](auto terms) {
+                        add_piece<terms.value>(lapse.pieces[i], lapse.epsilon, n, roots, changes);
+                    });
             }
             ADAMAS_INDEPENDENT
             for (std::size_t k = 0; k < n; ++k) {

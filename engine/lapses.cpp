@@ -236,34 +236,41 @@ Lapses::Table Lapses::read(nb::handle p, nb::tuple state, nb::handle last, nb::h
         table.rows = some.data;
         table.count = some.count;
     }
-    for (std::size_t i = 0; right && i < table.count; ++i) {
-        const auto s = static_cast<std::uint64_t>(table.last[table.row(i)]);
-        right = s <= count_ && count_ - s < capacity_;
-    }
     if (!right) throw std::invalid_argument("a table, its state, the last step of each row, and rows of it");
     return table;
 }
 
-// Brings up to date what is known of the steps after those in which the rows were stepped last.
-void Lapses::prepare(const Table& table) {
+// Finds the steps in which the rows were stepped last; throws if any is none that is remembered.
+void Lapses::find(const Table& table) {
+    if (found_.size() < std::min<std::size_t>(capacity_, count_ + 1))
+        found_.resize(std::min<std::size_t>(capacity_, 2 * count_ + 1));
+    ++finding_;
     needed_.clear();
-    if (programs_.size() < std::min<std::size_t>(capacity_, count_ + 1))
-        programs_.resize(std::min<std::size_t>(capacity_, 2 * count_ + 1));
     for (std::size_t i = 0; i < table.count; ++i) {
         const auto s = static_cast<std::uint64_t>(table.last[table.row(i)]);
-        Program& program = programs_[s % capacity_];
-        if (s == count_ || (program.s == s && program.present == count_)) continue;
-        if (program.s != s || program.present == 0) {
-            program = Program();
-            program.s = s;
-        }
-        program.present = count_;
-        needed_.push_back(&program);
+        if (s > count_ || count_ - s >= capacity_) throw std::invalid_argument("a row was stepped too long ago");
+        std::uint64_t& found = found_[s % capacity_];
+        if (found == finding_) continue;
+        found = finding_;
+        if (s != count_) needed_.push_back(s);
     }
+}
+
+// Brings up to date what is known of the steps after those.
+void Lapses::bring_up() {
+    if (programs_.size() < found_.size()) programs_.resize(found_.size());
     const int n = threads_for(needed_.size() * 512);
     const auto count = static_cast<int>(needed_.size());
     in_parallel(n, [&](int i) {
-        for (int k = count * i / n; k < count * (i + 1) / n; ++k) bring_up(*needed_[static_cast<std::size_t>(k)]);
+        for (int k = count * i / n; k < count * (i + 1) / n; ++k) {
+            const std::uint64_t s = needed_[static_cast<std::size_t>(k)];
+            Program& program = programs_[s % capacity_];
+            if (program.s != s || program.present == 0) {
+                program = Program();
+                program.s = s;
+            }
+            if (program.present != count_) bring_up(program);
+        }
     });
 }
 
@@ -330,7 +337,9 @@ void Lapses::catch_up(nb::handle p, nb::tuple state, nb::handle last, nb::handle
         throw std::invalid_argument("float32, and a rule with a closed form");
     if (table.count * table.width == 0 || count_ == 0) return;
     nb::gil_scoped_release released;
-    if (exact) prepare(table);
+    find(table);
+    if (needed_.empty()) return;
+    if (exact) bring_up();
     apply(table, exact);
 }
 

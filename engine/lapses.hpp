@@ -84,7 +84,8 @@ private:
     static void compile(Program& program);
     void replay(const Table& table, std::size_t row) const;
     Table read(nb::handle p, nb::tuple state, nb::handle last, nb::handle rows) const;
-    void prepare(const Table& table);
+    void find(const Table& table);
+    void bring_up();
     void apply(const Table& table, bool exact) const;
 
     std::string rule_;
@@ -94,9 +95,11 @@ private:
     int step_ = -1, beta1_ = -1, beta2_ = -1, root_scale_ = -1, epsilon_ = -1, rate_ = -1, nesterov_ = -1;
     std::size_t capacity_;
     std::uint64_t count_ = 0;
-    std::vector<Step> steps_;        // in a ring
-    std::vector<Program> programs_;  // by s, in a ring too
-    std::vector<Program*> needed_;
+    std::vector<Step> steps_;           // in a ring
+    std::vector<Program> programs_;     // by s, in a ring too
+    std::vector<std::uint64_t> found_;  // by s: in which search it was found
+    std::uint64_t finding_ = 0;
+    std::vector<std::uint64_t> needed_;  // each s that was found, but for the present
 };
 
 // For each row the place of the first one that is the same, among those that differ; returns how many differ. seen:
