@@ -255,6 +255,7 @@ ADAMAS_INLINE void prefetch_row(const Operand& p, const Slots& slots, std::size_
             width * static_cast<std::size_t>(itemsize(i == max_state ? p.type : slots.state_type));
         const char* const first = static_cast<const char*>(data) + row * bytes;
         for (std::size_t offset = 0; offset < bytes; offset += line) __builtin_prefetch(first + offset);
+        __builtin_prefetch(first + bytes - 1);  // few rows begin with a line
     }
 }
 

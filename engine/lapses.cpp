@@ -240,19 +240,27 @@ Lapses::Table Lapses::read(nb::handle p, nb::tuple state, nb::handle last, nb::h
     return table;
 }
 
-// Finds the steps in which the rows were stepped last; throws if any is none that is remembered.
+// Lists the rows that are behind, each once, and the steps in which they were stepped last; they count as stepped now.
+// Throws, with nothing changed, if such a step is not remembered.
 void Lapses::find(const Table& table) {
     if (found_.size() < std::min<std::size_t>(capacity_, count_ + 1))
         found_.resize(std::min<std::size_t>(capacity_, 2 * count_ + 1));
     ++finding_;
     needed_.clear();
+    behind_.clear();
     for (std::size_t i = 0; i < table.count; ++i) {
-        const auto s = static_cast<std::uint64_t>(table.last[table.row(i)]);
-        if (s > count_ || count_ - s >= capacity_) throw std::invalid_argument("a row was stepped too long ago");
+        const std::size_t row = table.row(i);
+        const auto s = static_cast<std::uint64_t>(table.last[row]);
+        if (s == count_) continue;
+        if (s > count_ || count_ - s >= capacity_) {
+            for (const Behind& other : behind_) table.last[other.row] = static_cast<std::int32_t>(other.s);
+            throw std::invalid_argument("a row was stepped too long ago");
+        }
+        table.last[row] = static_cast<std::int32_t>(count_);
+        behind_.push_back({row, s});
         std::uint64_t& found = found_[s % capacity_];
-        if (found == finding_) continue;
+        if (found != finding_) needed_.push_back(s);
         found = finding_;
-        if (s != count_) needed_.push_back(s);
     }
 }
 
@@ -275,7 +283,7 @@ void Lapses::bring_up() {
 }
 
 // Steps a row as often as it missed, with a gradient of zero.
-void Lapses::replay(const Table& table, std::size_t row) const {
+void Lapses::replay(const Table& table, std::size_t row, std::uint64_t s) const {
     static constexpr double zeros[4096] = {};
     const auto size = static_cast<std::size_t>(itemsize(table.p.type));
     const Kernel kernel = arithmetic(table.p.type) == Type::float64 ? info_->in_double : info_->in_float;
@@ -291,7 +299,7 @@ void Lapses::replay(const Table& table, std::size_t row) const {
         block.p = {static_cast<char*>(table.p.data) + offset * size, table.p.type, nullptr};
         block.g = {const_cast<double*>(zeros), type, nullptr};
         block.slots = &slots;
-        for (std::uint64_t step = static_cast<std::uint64_t>(table.last[row]) + 1; step <= count_; ++step) {
+        for (std::uint64_t step = s + 1; step <= count_; ++step) {
             block.coefficients = &at(step).coefficients;
             kernel(block, 0, block.size);
         }
@@ -301,32 +309,25 @@ void Lapses::replay(const Table& table, std::size_t row) const {
 void Lapses::apply(const Table& table, bool exact) const {
     constexpr std::size_t ahead = 6;
     const ApplyLapse lapse = active_table().lapse;
-    const auto now = static_cast<std::int32_t>(count_);
-    const int n = threads_for(table.count * table.width);
-    in_parallel(n, [&](int thread) {
-        for (std::size_t i = 0; i < table.count; ++i) {
-            const std::size_t row = table.row(i);
-            if (table.rows && i + ahead < table.count) {
-                const std::size_t next = table.row(i + ahead);
-                if (mine(static_cast<std::int64_t>(next), thread, n) && table.last[next] != now)
-                    prefetch_row(table.p, table.slots, next, table.width);
-            }
-            if (!mine(static_cast<std::int64_t>(row), thread, n) || table.last[row] == now) continue;
+    const std::size_t count = behind_.size();
+    const auto n = static_cast<std::size_t>(threads_for(count * table.width));
+    in_parallel(static_cast<int>(n), [&](int thread) {
+        const auto i = static_cast<std::size_t>(thread), end = count * (i + 1) / n;
+        for (std::size_t k = count * i / n; k < end; ++k) {
+            if (k + ahead < end) prefetch_row(table.p, table.slots, behind_[k + ahead].row, table.width);
+            const auto [row, s] = behind_[k];
             if (!exact) {
-                replay(table, row);
-            } else {
-                const Program& program = programs_[static_cast<std::size_t>(table.last[row]) % capacity_];
-                const std::size_t offset = row * table.width;
-                const auto slot = [&](int k) -> void* {
-                    if (k < 0 || program.s == 0) return nullptr;  // never stepped: the state is zero
-                    const auto size = static_cast<std::size_t>(itemsize(table.slots.state_type));
-                    return static_cast<char*>(table.slots.state[k]) + offset * size;
-                };
-                float* const p = static_cast<float*>(table.p.data) + offset;
-                lapse(program.lapse, table.width, p, slot(form_->m), slot(form_->v), slot(form_->v_max),
-                      table.slots.state_type);
+                replay(table, row, s);
+                continue;
             }
-            table.last[row] = now;
+            const std::size_t offset = row * table.width;
+            const auto slot = [&](int place) -> void* {
+                if (place < 0 || s == 0) return nullptr;  // never stepped: the state is zero
+                const auto size = static_cast<std::size_t>(itemsize(table.slots.state_type));
+                return static_cast<char*>(table.slots.state[place]) + offset * size;
+            };
+            lapse(programs_[s % capacity_].lapse, table.width, static_cast<float*>(table.p.data) + offset,
+                  slot(form_->m), slot(form_->v), slot(form_->v_max), table.slots.state_type);
         }
     });
 }
@@ -338,7 +339,7 @@ void Lapses::catch_up(nb::handle p, nb::tuple state, nb::handle last, nb::handle
     if (table.count * table.width == 0 || count_ == 0) return;
     nb::gil_scoped_release released;
     find(table);
-    if (needed_.empty()) return;
+    if (behind_.empty()) return;
     if (exact) bring_up();
     apply(table, exact);
 }
@@ -397,21 +398,23 @@ void Lapses::restore(std::uint64_t first, nb::handle history) {
 
 // --- rows that are the same ------------------------------------------------------------------------------------------
 
-std::size_t find_same_rows(nb::handle rows, nb::handle seen, nb::handle places) {
+std::int64_t find_same_rows(nb::handle rows, nb::handle last, std::int32_t present, nb::handle places) {
     Rows all;
-    std::int32_t *marks, *to;
+    std::int32_t *steps, *to;
     std::size_t height, count;
-    if (!read_rows(rows.ptr(), all) || !read_counts(seen.ptr(), marks, height) ||
+    if (!read_rows(rows.ptr(), all) || !read_counts(last.ptr(), steps, height) ||
         !read_counts(places.ptr(), to, count) || count != all.count || !all.inside(static_cast<std::int64_t>(height)))
-        throw std::invalid_argument("int64 rows, int32 zeros for each row of the table, and int32 places");
+        throw std::invalid_argument("int64 rows, the last step of each row of the table, and int32 places");
     std::int32_t different = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-        std::int32_t& mark = marks[all.data[i]];
-        if (mark == 0) mark = ++different;
-        to[i] = mark - 1;
+    std::size_t end = 0;
+    for (; end < count; ++end) {  // what was seen is marked by its place, below zero
+        std::int32_t& step = steps[all.data[end]];
+        if (step >= 0 && step != present) break;
+        if (step >= 0) step = -1 - different++;
+        to[end] = -1 - step;
     }
-    for (std::size_t i = 0; i < count; ++i) marks[all.data[i]] = 0;
-    return static_cast<std::size_t>(different);
+    for (std::size_t i = 0; i < end; ++i) steps[all.data[i]] = present;
+    return end == count ? different : -1 - static_cast<std::int64_t>(end);
 }
 
 void add_same_rows(nb::handle places, nb::handle values, nb::handle sums) {

@@ -73,6 +73,11 @@ private:
         Lapse lapse = {};
     };
 
+    struct Behind {
+        std::size_t row;
+        std::uint64_t s;
+    };
+
     struct Table;  // what catch_up was given
 
     const Step& at(std::uint64_t step) const { return steps_[step % capacity_]; }
@@ -82,7 +87,7 @@ private:
     bool complete(const Program& program, const Step& latest) const;
     double first_center(double b, const Step& step, const Program& program) const;
     static void compile(Program& program);
-    void replay(const Table& table, std::size_t row) const;
+    void replay(const Table& table, std::size_t row, std::uint64_t s) const;
     Table read(nb::handle p, nb::tuple state, nb::handle last, nb::handle rows) const;
     void find(const Table& table);
     void bring_up();
@@ -99,12 +104,13 @@ private:
     std::vector<Program> programs_;     // by s, in a ring too
     std::vector<std::uint64_t> found_;  // by s: in which search it was found
     std::uint64_t finding_ = 0;
-    std::vector<std::uint64_t> needed_;  // each s that was found, but for the present
+    std::vector<std::uint64_t> needed_;  // each s that was found
+    std::vector<Behind> behind_;
 };
 
-// For each row the place of the first one that is the same, among those that differ; returns how many differ. seen:
-// int32 zeros, one for each row of the table, which are zeros again afterwards.
-std::size_t find_same_rows(nb::handle rows, nb::handle seen, nb::handle places);
+// Finds for each row its place among those that differ, in order of appearance; returns how many differ, or -1 - i if
+// row i was not stepped last in the present step. last: as of catch_up. places: int32, one for each of rows.
+std::int64_t find_same_rows(nb::handle rows, nb::handle last, std::int32_t present, nb::handle places);
 
 // Adds each row of values to that of its place in `sums`, in order: matrices of the same type, float32 or float64.
 void add_same_rows(nb::handle places, nb::handle values, nb::handle sums);

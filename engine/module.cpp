@@ -54,7 +54,7 @@ NB_MODULE(_engine, m) {
              nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
-    m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("seen"), nb::arg("places"));
+    m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("last"), nb::arg("present"), nb::arg("places"));
     m.def("add_same_rows", &add_same_rows, nb::arg("places"), nb::arg("values"), nb::arg("sums"));
     nb::class_<Lapses>(m, "Lapses")
         .def(nb::init<const std::string&, std::size_t>(), nb::arg("rule"), nb::arg("capacity"))

@@ -36,15 +36,15 @@ def test_an_optimizer_has_the_signature_and_documentation_of_its_rule(name):
     assert issubclass(cls, Optimizer)
     assert cls.__module__ == "adamas"
     assert cls.__qualname__ == name
-    assert list(inspect.signature(cls).parameters) == [*rule.ranges, *Options.option_names, "groups"]
+    assert list(inspect.signature(cls).parameters) == [*rule.ranges, *Options.option_names, "groups", "sparse"]
     first_line = (rule.__doc__ or "").split("\n", 1)[0]
     assert cls.__doc__.startswith(first_line)
     assert "References:" in cls.__doc__
     for hyperparameter in cls().ranges:
         assert f"\n{hyperparameter}: " in cls.__doc__
     whole = ("cautious", "update_clip", "trust_ratio")
-    keyword_only = {"weight_decay", "decoupled", "groups", *whole, *Options.option_names}
-    for name in (*Options.option_names, "groups"):
+    keyword_only = {"weight_decay", "decoupled", "groups", "sparse", *whole, *Options.option_names}
+    for name in (*Options.option_names, "groups", "sparse"):
         assert f"\n{name}: " in cls.__doc__
     for parameter in inspect.signature(cls).parameters.values():
         assert (parameter.kind is parameter.KEYWORD_ONLY) == (parameter.name in keyword_only)

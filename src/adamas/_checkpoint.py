@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from adamas import _q8, _stored, _tree
+from adamas import _q8, _sparse, _stored, _tree
 from adamas._files import SYSTEM, System
 from adamas._formats import as_real
 from adamas._memory import FLOAT, _kind
@@ -51,13 +51,16 @@ def save(optimizer: "Optimizer", path: Path, params: Any, metadata: Mapping[str,
             for pattern, values in optimizer.groups
         ],
         "carry": memory.carry,
+        "sparse": optimizer.sparse,
+        "rows": _sparse.described(memory),
         "grad_norm": optimizer.grad_norm,
         "nonfinite_steps": optimizer.nonfinite_steps,
         "stepped": bool(leaves),
         "tree": None if memory.skeleton is None else _stored.encoded_tree(memory.skeleton),
         "leaves": leaves,
     }
-    write_checkpoint(path, about, dict(_state_arrays(optimizer)), params, metadata, system)
+    arrays = dict([*_state_arrays(optimizer), *_sparse.row_arrays(memory)])
+    write_checkpoint(path, about, arrays, params, metadata, system)
 
 
 def write_checkpoint(
@@ -267,6 +270,7 @@ def _made(cls: type["Optimizer"], current: "Optimizer | None", saved: Checkpoint
             (pattern, {n: _stored.decoded_value(v, _Instead(saved, current, "groups")) for n, v in group.items()})
             for pattern, group in about["groups"]
         ]
+    values["sparse"] = about["sparse"]
     try:
         return cls(**{**values, **given})
     except (TypeError, ValueError) as error:
@@ -299,6 +303,9 @@ def _filled(optimizer: "Optimizer", saved: Checkpoint, wanted: Mapping[str, Any]
     changes = _stored.differences(saved.leaves, wanted)
     sections = _sections(optimizer) if about["stepped"] else []
     expected = {f"{s}/{path}" for s in sections for path, leaf in wanted.items() if saved.leaves.get(path) == leaf}
+    tables = {path: rows for path, rows in about["rows"].items() if saved.leaves.get(path) == wanted.get(path)}
+    expected |= {f"{name}/{path}" for path, rows in tables.items() if rows["mode"] != "lazy"
+                 for name in _sparse.ROW_ARRAYS}  # fmt: skip
     held = {name for name in entries if not name.startswith("params/")}
     changes += [f"{name!r} is missing" for name in sorted(expected - held)]
     if not changes or saved.rule != optimizer.rule.__name__:
@@ -326,9 +333,26 @@ def _filled(optimizer: "Optimizer", saved: Checkpoint, wanted: Mapping[str, Any]
                     nonnegative = section.removeprefix("state.") in optimizer.rule.nonnegative
                     _check_blocks(saved, name, array, math.prod(leaf.kind[2]), nonnegative)
     memory.leaves, memory.segments = leaves, segments
+    if saved.rule == optimizer.rule.__name__:
+        memory.tables = {path: _table(optimizer, saved, path, rows) for path, rows in tables.items()}
     if about["tree"] is not None and wanted.keys() == saved.leaves.keys():
         memory.skeleton = _stored.decoded_tree(about["tree"], lambda path: path)
     return changes
+
+
+def _table(optimizer: "Optimizer", saved: Checkpoint, path: str, about: Mapping[str, Any]) -> Any:
+    """Return what is known of the rows of a table."""
+    height, arrays = saved.leaves[path][2][0], []
+    for section in _sparse.ROW_ARRAYS if about["mode"] != "lazy" else ():
+        entry = saved.file.entries[f"{section}/{path}"]
+        if entry.dtype != (np.int32 if section == "rows.last" else np.float64):
+            raise ValueError(f"{entry.dtype.name} for {section!r} of {path!r}")
+        if section == "rows.last" and entry.shape != (height,):
+            raise ValueError(f"{entry.shape} for {section!r} of {path!r}")
+        arrays.append(np.empty(entry.shape, entry.dtype))
+        saved.file.read(f"{section}/{path}", arrays[-1])
+    last, steps = arrays or (None, None)
+    return _sparse.restored(optimizer.rule, about, height, last, steps)
 
 
 def _carried(optimizer: "Optimizer", carry: Any) -> tuple[dict[str, float], ...]:

@@ -22,11 +22,11 @@ def get_num_threads() -> int: ...
 def set_flush_denormals(on: bool) -> bool:
     """Set whether this thread reads and writes denormal numbers as zero; return whether it did."""
 
-def find_same_rows(rows: Any, seen: Any, places: Any) -> int:
+def find_same_rows(rows: Any, last: Any, present: int, places: Any) -> int:
     """Find the place of each of the rows among those that differ, in order of appearance; return how many these are.
 
-    rows: int64 of shape (k,). seen: int32 zeros, one for each row of the table; they are zeros again afterwards.
-    places: int32 of shape (k,), to be written.
+    rows: int64 of shape (k,). last: int32, the step in which each row of the table was stepped last. places: int32 of
+    shape (k,), to be written. Returns -1 - i, with nothing found, if row i was not stepped last in the present step.
     """
 
 def add_same_rows(places: Any, values: Any, sums: Any) -> None:

@@ -150,8 +150,11 @@ class Lapses:
         self.count = first + len(history) - 1
 
 
-def find_same_rows(rows: Any, seen: Any, places: Any) -> int:  # noqa: ARG001 - the engine's
-    """Find the place of each row among those that differ, in order of appearance; return how many there are."""
+def find_same_rows(rows: Any, last: Any, present: int, places: Any) -> int:
+    """Find the place of each row among those that differ; see _engine.pyi."""
+    behind = last[rows] != present
+    if behind.any():
+        return -1 - int(np.argmax(behind))
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     places[:] = order[inverse]

@@ -216,7 +216,8 @@ class Optimizer(Options):
         """Do what a step does whose gradients are not finite, and which is not taken."""
         entries = list(zip(_tree.leaves(params), _tree.matched(params, grads), strict=True))
         if self.nonfinite == "raise":
-            counts = {_tree.access("grads", keys): count_nonfinite(g) for (keys, _), g in entries if g is not None}
+            numbers = ((keys, g[1] if isinstance(g, tuple) else g) for (keys, _), g in entries if g is not None)
+            counts = {_tree.access("grads", keys): count_nonfinite(g) for keys, g in numbers}
             bad = [f"{name} has {count} numbers that are" for name, count in counts.items() if count]
             more = f" and {len(bad) - 1} more arrays have such" if len(bad) > 1 else ""
             raise FloatingPointError(

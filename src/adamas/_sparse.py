@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from adamas import _tree
 from adamas._backend import Lapses, add_same_rows, find_same_rows
-from adamas._formats import REALS
+from adamas._formats import REALS, arithmetic
 from adamas._lapses import FORMS
 from adamas._memory import Memory, kernel_name
-from adamas.rules import Stages
+from adamas.rules import Rule, Stages
 
 if TYPE_CHECKING:
     from adamas._optimizer import Optimizer
@@ -56,8 +56,8 @@ class RowSparse:
             )
 
     def dense(self, size: int) -> NDArray[Any]:
-        """Return the same gradient as an array of so many rows."""
-        array = np.zeros((size, *self.values.shape[1:]), self.values.dtype)
+        """Return the same gradient as an array of so many rows, in float32 if the values have fewer bits."""
+        array = np.zeros((size, *self.values.shape[1:]), arithmetic(self.values.dtype))
         np.add.at(array, self.rows, self.values)
         return array
 
@@ -102,29 +102,43 @@ class Table:
     """
 
     def __init__(self, mode: str, rule: str, height: int, *, stepped: bool) -> None:
-        self.mode, self.forgotten = mode, 0
+        self.mode, self.rule, self.forgotten = mode, rule, 0
         self.lapses: Any = Lapses(rule, CAPACITY)
         self.last = np.zeros(height, np.int32)
-        self.seen = np.zeros(height, np.int32)
         self.constants: dict[str, float] | None = None
         self.stepped = stepped  # before it had a sparse gradient
         self.touched: NDArray[np.int64] | None = None
         self.group = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "lapses": (self.lapses.count, self.lapses.history(_first_step(self)))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        count, steps = state["lapses"]
+        self.lapses = Lapses(self.rule, CAPACITY)
+        if count:
+            self.lapses.restore(_first_step(self, count), steps)
 
     def catch_up(self, p: Any, state: tuple[Any, ...], rows: NDArray[np.int64] | None = None) -> None:
         """Make up for what rows, or all of them, have missed."""
         if self.mode != "lazy" and self.lapses.count:
             self.lapses.catch_up(p, state, self.last, rows, self.mode == "exact")
 
-    def summed(self, grad: RowSparse, dtype: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
-        """Return rows that all differ, and the sum of the gradients of each."""
+    def summed(self, name: str, grad: RowSparse) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return rows that all differ, and the sum of the gradients of each; raise ValueError if one is behind."""
         places = np.empty(len(grad.rows), np.int32)
-        count = find_same_rows(grad.rows, self.seen, places)
+        count = find_same_rows(grad.rows, self.last, self.lapses.count, places)
+        if count < 0:
+            raise ValueError(
+                f"row {grad.rows[-1 - count]} of {name} is behind, so its gradient was taken at an old value: call "
+                "opt.prepare(params, rows) with the rows of a step before they are read"
+            )
         if count == len(places):
             return grad.rows, grad.values
-        values = grad.values if grad.values.dtype in REALS[:2] else grad.values.astype(np.float32)
-        sums = np.zeros((count, *values.shape[1:]), np.promote_types(values.dtype, dtype))
-        add_same_rows(places, values.astype(sums.dtype, copy=False), sums)
+        values = grad.values.astype(arithmetic(grad.values.dtype), copy=False)
+        sums = np.zeros((count, *values.shape[1:]), values.dtype)
+        add_same_rows(places, values, sums)
         rows = np.empty(count, np.int64)
         rows[places[::-1]] = grad.rows[::-1]
         return rows, sums
@@ -133,9 +147,9 @@ class Table:
         """Remember the step that was just taken."""
         if self.mode == "lazy":
             return
-        if self.stepped:  # there is something to go on by
+        if self.stepped:  # all rows have something to go on by
             self.lapses.record(*numbers)
-            self.stepped = False
+            self.last[...], self.stepped = 1, False
         self.lapses.record(*numbers)
         count = self.lapses.count
         self.last[slice(None) if self.touched is None else self.touched] = count
@@ -225,9 +239,8 @@ class SparseStep:
                 leaf = memory.leaves.get(path)
                 table.group = groups.get(path, 0) if leaf is None else memory.segments[leaf.segment].group
                 self._check_numbers(table, _tree.access("params", keys))
-                if sparse is not None:
-                    self._check_prepared(table, sparse, _tree.access("params", keys))
-            taken.append((keys, p, sparse, table, g))
+            summed = None if sparse is None or table is None else table.summed(_tree.access("params", keys), sparse)
+            taken.append((keys, p, summed, table, g))
         self.grads = _tree.replace(params, iter([self._given(*entry) for entry in taken]), in_place=False)
 
     def _check(self, name: str, sparse: RowSparse, param_name: str, p: Any) -> None:
@@ -281,21 +294,9 @@ class SparseStep:
                 "another epsilon, or sparse='replay'"
             )
 
-    @staticmethod
-    def _check_prepared(table: Table, sparse: RowSparse, name: str) -> None:
-        if table.mode == "lazy" or not table.lapses.count:
-            return
-        behind = table.last[sparse.rows] != table.lapses.count
-        if behind.any():
-            row = int(sparse.rows[np.argmax(behind)])
-            raise ValueError(
-                f"row {row} of {name} is behind, so its gradient was taken at an old value: call "
-                "opt.prepare(params, rows) with the rows of a step before they are read"
-            )
-
-    def _given(self, keys: _tree.Keys, p: Any, sparse: RowSparse | None, table: Table | None, g: Any) -> Any:
+    def _given(self, keys: _tree.Keys, p: Any, summed: Any, table: Table | None, g: Any) -> Any:
         """Return the gradient as the plan takes it."""
-        if table is None or (sparse is None and g is None):
+        if table is None or g is None:
             return g
         path = _tree.path(keys)
         self.tables[path] = table, p
@@ -306,8 +307,8 @@ class SparseStep:
             table.catch_up(p, *_state(self.memory, keys, p))
         table.constants = constants
         table.touched = None
-        if sparse is not None:
-            rows, values = table.summed(sparse, p.dtype)
+        if summed is not None:
+            rows, values = summed
             if table.mode != "exact" or len(rows) < DENSE_FROM * len(p):
                 table.touched = rows
                 return rows, values
@@ -326,9 +327,51 @@ class SparseStep:
             table.finish((coefficients[table.group], stages[table.group], t), p, state)
 
 
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+ROW_ARRAYS = ("rows.last", "rows.steps")
+"""What the names of the arrays begin with that are kept of rows."""
+
+
+def described(memory: Memory) -> dict[str, dict[str, Any]]:
+    """Return what is to be kept of each table beside its arrays, by its path, as JSON holds it."""
+    return {
+        path: {"mode": t.mode, "count": t.lapses.count, "forgotten": t.forgotten, "constants": t.constants,
+               "stepped": t.stepped}
+        for path, t in memory.tables.items()
+    }  # fmt: skip
+
+
 def row_arrays(memory: Memory) -> Iterator[tuple[str, Any]]:
-    """Yield the names and arrays of what is remembered of rows, for a checkpoint."""
+    """Yield the names and arrays of what is to be kept of rows."""
     for path, table in memory.tables.items():
         if table.mode != "lazy":
             yield f"rows.last/{path}", table.last
-            yield f"rows.steps/{path}", table.lapses.history(max(1, int(table.last.min(initial=table.lapses.count))))
+            yield f"rows.steps/{path}", table.lapses.history(_first_step(table))
+
+
+def _first_step(table: Table, count: int | None = None) -> int:
+    """Return the first step that is still needed, of as many as were taken."""
+    taken: int = table.lapses.count if count is None else count
+    return max(1, min(int(table.last.min(initial=taken)), taken))
+
+
+def restored(rule: type[Rule], about: Mapping[str, Any], height: int, last: Any, steps: Any) -> Table:
+    """Return a table as it was described, with its arrays, None if it is lazy; raise ValueError if it cannot be one."""
+    mode, count, forgotten = about["mode"], about["count"], about["forgotten"]
+    if mode not in MODES or type(about["stepped"]) is not bool or not type(count) is type(forgotten) is int:
+        raise ValueError(f"{about!r:.60} for rows")
+    table = Table(mode, kernel_name(rule), height, stepped=about["stepped"])
+    table.forgotten, table.constants = forgotten, about["constants"]
+    if last is None:
+        return table
+    table.last[...] = last
+    right = 0 <= forgotten < max(1, height) and table.last.min(initial=0) >= 0 and 0 <= count < 2**31
+    if not right or table.last.max(initial=0) > count or count - table.last.min(initial=count) >= CAPACITY:
+        raise ValueError("the last steps of the rows are not such")
+    first = _first_step(table, count)
+    if len(steps) != (count - first + 1 if count else 0):
+        raise ValueError(f"{len(steps)} steps of the {count - first + 1} that rows may have missed")
+    if count:
+        table.lapses.restore(first, steps)
+    return table
