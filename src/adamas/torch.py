@@ -24,7 +24,9 @@ What differs from torch, beside speed and the last bits:
 - the count of steps is exact to 2**53;
 - foreach and fused are accepted, and ask for what is always done; capturable (for CUDA graphs) is refused.
 
-Not replaced, so still imported from torch.optim: Adadelta, Adafactor, ASGD, LBFGS, Muon, Rprop and SparseAdam.
+For sparse gradients there is `SparseAdam`, lazy as torch's or with the results of dense Adam.
+
+Not replaced, so still imported from torch.optim: Adadelta, Adafactor, ASGD, LBFGS, Muon and Rprop.
 """
 
 try:
@@ -34,6 +36,7 @@ except ImportError as error:
 
 from adamas._torch import Stepper
 from adamas._torch_family import Family, ScheduleFree
+from adamas._torch_sparse import SparseAdam
 
 __all__ = [
     "ADOPT",
@@ -51,6 +54,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "ScheduleFreeAdamW",
+    "SparseAdam",
     "Yogi",
 ]
 
