@@ -157,7 +157,8 @@ inline std::size_t parts(const Block& block) {
     return count * ((size + sum_block - 1) / sum_block);
 }
 
-// A polynomial for steps whose corrections of v lie within a factor of 16 (rows.cpp).
+// A polynomial P for steps whose corrections of v lie within a factor of 16 (lapses.hpp): P(1), and the coefficients of
+// (P(tau) - P(1)) / (tau - 1), the constant one first.
 inline constexpr int most_terms = 16;
 struct Piece {
     float center;

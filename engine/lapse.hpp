@@ -5,12 +5,15 @@
 
 namespace adamas::ADAMAS_ISA {
 
-// Evaluates a polynomial of so many coefficients, the constant one first.
+// Evaluates the polynomial of a piece at tau = 1 + w. Where roots are far above epsilon, as they mostly are, w is
+// almost 0, so that the first coefficient, the value there, comes through as it is.
 template <int terms>
-float horner(const float* coefficients, float x) {
+float evaluate(const float* coefficients, float w) {
+    if constexpr (terms == 1) return coefficients[0];
+    const float tau = 1.0f + w;
     float sum = coefficients[terms - 1];
-    for (int k = terms - 2; k >= 0; --k) sum = sum * x + coefficients[k];
-    return sum;
+    for (int k = terms - 2; k > 0; --k) sum = sum * tau + coefficients[k];
+    return coefficients[0] + w * sum;
 }
 
 // Adds what the steps of one piece changed, for a mean gradient of 1, given the roots of the mean squares.
@@ -20,9 +23,9 @@ void add_piece(const Piece& piece, float epsilon, std::size_t n, const float* ro
     const float center = piece.center;
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
-        const float root = roots[k] * center, denominator = root + epsilon;
+        const float denominator = roots[k] * center + epsilon;
         const float y = denominator > least ? 1.0f / denominator : 0.0f;
-        changes[k] = changes[k] + y * horner<terms>(piece.coefficients, (root - epsilon) * y);
+        changes[k] = changes[k] + y * evaluate<terms>(piece.coefficients, -2.0f * epsilon * y);
     }
 }
 
@@ -36,9 +39,9 @@ void lapse_at_once(const Lapse& lapse, std::size_t n, float* p, float* m, float*
     const float* const squares = v_max ? v_max : v;
     ADAMAS_INDEPENDENT
     for (std::size_t k = 0; k < n; ++k) {
-        const float root = sqrt(squares[k]) * piece.center, denominator = root + epsilon;
+        const float denominator = sqrt(squares[k]) * piece.center + epsilon;
         const float y = denominator > least ? 1.0f / denominator : 0.0f;
-        const float change = m[k] * kept * (y * horner<terms>(piece.coefficients, (root - epsilon) * y));
+        const float change = m[k] * kept * (y * evaluate<terms>(piece.coefficients, -2.0f * epsilon * y));
         p[k] = p[k] + (lost * p[k] - change);
         m[k] = m[k] * m_factor;
         v[k] = v[k] * v_factor;

@@ -178,11 +178,11 @@ void Lapses::compile(Program& program) {
             if (rest > 0x1p-25 * std::fabs(a[0])) break;
             if (k == 1 || k % 4 == 0) piece.terms = k;
         }
-        for (int power = 0; power < piece.terms; ++power) {
-            double c = 0;
-            for (int k = power; k < piece.terms; ++k) c += a[k] * chebyshev.powers[k][power];
-            piece.coefficients[power] = static_cast<float>(c);
-        }
+        double c[most_terms] = {};  // of the powers of tau
+        for (int power = 0; power < piece.terms; ++power)
+            for (int k = power; k < piece.terms; ++k) c[power] += a[k] * chebyshev.powers[k][power];
+        for (int power = piece.terms - 2; power >= 0; --power) c[power] += c[power + 1];  // divided by tau - 1
+        for (int power = 0; power < piece.terms; ++power) piece.coefficients[power] = static_cast<float>(c[power]);
         program.pieces.push_back(piece);
     }
     program.compiled = program.terms;

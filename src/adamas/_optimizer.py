@@ -120,14 +120,16 @@ class Optimizer(Options):
         if copy:
             params = _copied(params)
         judge = self._judge
-        rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t)) if memory.tables else None
-        grads = grads if rows is None else rows.grads
+        rows = None
+        if memory.tables or (history is not None and _sparse.found(params, grads)):
+            rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
+            grads = rows.grads
         watch = None if history is None else self._watch(history, params, grads)
         seen = None if watch is None else watch.seen
         new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
         if new is None:
             if rows is None and _sparse.found(params, grads):
-                rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t))
+                rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
                 grads = rows.grads
             new = memory.step(params, grads, (coefficients, stages, t), judge, seen, self._groups_of(params), self)
         if new is False and judge is not None:

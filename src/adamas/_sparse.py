@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from adamas import _tree
 from adamas._backend import Lapses, add_same_rows, find_same_rows
 from adamas._formats import REALS, arithmetic
+from adamas._history import History
 from adamas._lapses import FORMS
 from adamas._memory import Memory, kernel_name
 from adamas.rules import Rule, Stages
@@ -221,7 +222,11 @@ class SparseStep:
     Raises TypeError or ValueError, with nothing changed, if something is wrong.
     """
 
-    def __init__(self, optimizer: "Optimizer", params: Any, grads: Any, numbers: tuple[Any, Any, int]) -> None:
+    def __init__(
+        self, optimizer: "Optimizer", params: Any, grads: Any, numbers: tuple[Any, Any, int], history: History | None
+    ) -> None:
+        if history is not None:
+            raise ValueError("history records whole arrays, and some have sparse gradients: leave it out")
         self.memory, self.numbers, self.optimizer = optimizer._memory, numbers, optimizer
         memory = optimizer._memory
         groups = optimizer._groups_of(params) if not memory.leaves else {}
