@@ -161,7 +161,11 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
 }
 
 template <template <class> class Rule, class T>
+void drive_rows(const Block& block, std::size_t begin, std::size_t end);
+
+template <template <class> class Rule, class T>
 void drive(const Block& block, std::size_t begin, std::size_t end) {
+    if (block.rows) return drive_rows<Rule, T>(block, begin, end);
     const Slots& slots = *block.slots;
     const bool plain = block.p.type == native<T> && block.g.type == native<T> && slots.state_type == native<T> &&
                        !block.p.view && !block.g.view && !slots.average && !slots.copy && !block.zero &&
@@ -179,6 +183,31 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
     if (head > 0) step(begin, head);
     step(begin + head, end - begin - head);
+}
+
+// Steps the rows of a table that elements begin to end of a block are, each as an array of its own.
+template <template <class> class Rule, class T>
+void drive_rows(const Block& block, std::size_t begin, std::size_t end) {
+    constexpr std::size_t ahead = 6, states = words(Rule<T>::state_names);
+    const std::size_t width = block.width, last = end / width;
+    const std::size_t statistics = parts(block) / (block.size / width);  // of a row
+    const RowArrays arrays(block.p, *block.slots, width);
+    Slots slots = *block.slots;
+    Block row = block;
+    row.rows = nullptr;
+    row.size = width;
+    row.slots = &slots;
+    const std::size_t p_bytes = arrays.bytes[0], g_bytes = width * static_cast<std::size_t>(itemsize(block.g.type));
+    for (std::size_t i = begin / width; i < last; ++i) {
+        if (i + ahead < last) arrays.prefetch(static_cast<std::size_t>(block.rows[i + ahead]));
+        const auto place = static_cast<std::size_t>(block.rows[i]);
+        row.p.data = static_cast<char*>(block.p.data) + place * p_bytes;
+        row.g.data = static_cast<char*>(block.g.data) + i * g_bytes;
+        for (std::size_t k = 0; k < states; ++k)
+            slots.state[k] = static_cast<char*>(block.slots->state[k]) + place * arrays.bytes[k + 1];
+        if (block.statistics) row.statistics = block.statistics + i * statistics;
+        drive<Rule, T>(row, 0, width);
+    }
 }
 
 }  // namespace adamas::ADAMAS_ISA

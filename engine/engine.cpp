@@ -205,31 +205,6 @@ Clock::duration share_out(int n, const std::vector<Block>& blocks, std::size_t w
     return own - begun;
 }
 
-// Steps the rows of a table that elements begin to end of a block are, each as an array of its own.
-void step_rows(Kernel kernel, const Block& block, std::size_t begin, std::size_t end) {
-    constexpr std::size_t ahead = 6;
-    const std::size_t width = block.width, count = block.size / width;
-    Slots slots = *block.slots;
-    Block row = block;
-    row.rows = nullptr;
-    row.size = width;
-    row.slots = &slots;
-    const auto at = [width](const Operand& operand, std::size_t i) {
-        return static_cast<char*>(operand.data) + i * width * static_cast<std::size_t>(itemsize(operand.type));
-    };
-    for (std::size_t i = begin / width; i < end / width; ++i) {
-        if (i + ahead < count)
-            prefetch_row(block.p, *block.slots, static_cast<std::size_t>(block.rows[i + ahead]), width);
-        const auto place = static_cast<std::size_t>(block.rows[i]);
-        row.p.data = at(block.p, place);
-        row.g.data = at(block.g, i);
-        for (std::size_t k = 0; k < max_state; ++k)
-            if (block.slots->state[k]) slots.state[k] = at({block.slots->state[k], slots.state_type, nullptr}, place);
-        if (block.statistics) row.statistics = block.statistics + i * (parts(block) / count);
-        kernel(row, 0, width);
-    }
-}
-
 // Finds what the stages need to know of whole arrays.
 void reduce(int n, const Table& table, const RuleInfo& info, std::vector<Block>& blocks) {
     std::size_t count = 0;
@@ -267,8 +242,7 @@ void run(const Table& table, std::size_t rule, std::vector<Block>& blocks) {
     const std::size_t whole = !blocks.empty() && blocks.front().statistics ? sum_block : block_size;
     const auto begun = Clock::now();
     const auto own = share_out(n, blocks, whole, [&](const Block& block, std::size_t begin, std::size_t end) {
-        const Kernel kernel = arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float;
-        block.rows ? step_rows(kernel, block, begin, end) : kernel(block, begin, end);
+        (arithmetic(block.p.type) == Type::float64 ? info.in_double : info.in_float)(block, begin, end);
     });
     if (n > 1 && !chosen) patience.judge(n, total, Clock::now() - begun, own);
 }

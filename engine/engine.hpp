@@ -245,20 +245,34 @@ int threads_for(std::size_t elements);
 // Calls body(i) for i = 0 to n - 1, each on a thread of its own that flushes denormals; body must not throw.
 void in_parallel(int n, const std::function<void(int)>& body);
 
-// Asks the cache for a row: of the parameter, and of the state. Always inlined, loop and all: GCC takes a function that
-// only prefetches for one without effect, and drops the calls.
-ADAMAS_INLINE void prefetch_row(const Operand& p, const Slots& slots, std::size_t row, std::size_t width) {
-    constexpr std::size_t line = 64;
-    for (std::size_t i = 0; i <= max_state; ++i) {
-        void* const data = i == max_state ? p.data : slots.state[i];
-        if (!data) continue;
-        const std::size_t bytes =
-            width * static_cast<std::size_t>(itemsize(i == max_state ? p.type : slots.state_type));
-        const char* const first = static_cast<const char*>(data) + row * bytes;
-        for (std::size_t offset = 0; offset < bytes; offset += line) __builtin_prefetch(first + offset);
-        __builtin_prefetch(first + bytes - 1);  // few rows begin with a line
+// The arrays whose rows are stepped together: of a parameter, and of its state.
+struct RowArrays {
+    const char* data[max_state + 1];
+    std::size_t bytes[max_state + 1];  // of a row
+    std::size_t count = 0;
+
+    ADAMAS_INLINE RowArrays(const Operand& p, const Slots& slots, std::size_t width) {
+        add(p.data, p.type, width);
+        for (void* state : slots.state) add(state, slots.state_type, width);
     }
-}
+
+    ADAMAS_INLINE void add(void* array, Type type, std::size_t width) {
+        if (!array) return;
+        data[count] = static_cast<const char*>(array);
+        bytes[count++] = width * static_cast<std::size_t>(itemsize(type));
+    }
+
+    // Asks the cache for a row. Always inlined: GCC takes a function that only prefetches for one without effect, and
+    // drops the calls.
+    ADAMAS_INLINE void prefetch(std::size_t row) const {
+        constexpr std::size_t line = 64;
+        for (std::size_t i = 0; i < count; ++i) {
+            const char *const first = data[i] + row * bytes[i], *const last = first + bytes[i] - 1;
+            for (const char* at = first; at < last; at += line) __builtin_prefetch(at);
+            __builtin_prefetch(last);  // few rows begin with a line
+        }
+    }
+};
 
 // Threads that run() uses for large arrays: n >= 1, or 0 for as many as pay, up to what OpenMP says at each call.
 void set_num_threads(int n);

@@ -310,11 +310,12 @@ void Lapses::apply(const Table& table, bool exact) const {
     constexpr std::size_t ahead = 6;
     const ApplyLapse lapse = active_table().lapse;
     const std::size_t count = behind_.size();
+    const RowArrays arrays(table.p, table.slots, table.width);
     const auto n = static_cast<std::size_t>(threads_for(count * table.width));
     in_parallel(static_cast<int>(n), [&](int thread) {
         const auto i = static_cast<std::size_t>(thread), end = count * (i + 1) / n;
         for (std::size_t k = count * i / n; k < end; ++k) {
-            if (k + ahead < end) prefetch_row(table.p, table.slots, behind_[k + ahead].row, table.width);
+            if (k + ahead < end) arrays.prefetch(behind_[k + ahead].row);
             const auto [row, s] = behind_[k];
             if (!exact) {
                 replay(table, row, s);
