@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -25,6 +25,9 @@ Path = str | os.PathLike[str]
 FORMAT = 1
 """The version of what is in the metadata; a file of a later one is refused."""
 
+BESIDE = "run/"
+"""What the names of arrays begin with that are not the optimizer's."""
+
 SHOWN = 6
 """Differences that an error lists."""
 
@@ -35,8 +38,15 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, MemoryError, Recursio
 """What taking apart a description can raise that was not written by us."""
 
 
-def save(optimizer: "Optimizer", path: Path, params: Any, metadata: Mapping[str, Any], system: System = SYSTEM) -> None:
-    """Write a checkpoint; see `Optimizer.save`."""
+def save(
+    optimizer: "Optimizer",
+    path: Path,
+    params: Any,
+    metadata: Mapping[str, Any],
+    system: System = SYSTEM,
+    beside: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write a checkpoint; see `Optimizer.save`. beside: further arrays, whose names begin with what `BESIDE` says."""
     memory = optimizer._memory
     leaves = {place: _stored.encoded_leaf(leaf.kind, leaf.convert) for place, leaf in memory.leaves.items()}
     if params is not None and leaves and (changes := _stored.differences(described(params), leaves)):
@@ -59,7 +69,7 @@ def save(optimizer: "Optimizer", path: Path, params: Any, metadata: Mapping[str,
         "tree": None if memory.skeleton is None else _stored.encoded_tree(memory.skeleton),
         "leaves": leaves,
     }
-    arrays = dict([*_state_arrays(optimizer), *_sparse.row_arrays(memory)])
+    arrays = dict([*_state_arrays(optimizer), *_sparse.row_arrays(memory)]) | dict(beside)
     write_checkpoint(path, about, arrays, params, metadata, system)
 
 
@@ -306,7 +316,7 @@ def _filled(optimizer: "Optimizer", saved: Checkpoint, wanted: Mapping[str, Any]
     tables = {path: rows for path, rows in about["rows"].items() if saved.leaves.get(path) == wanted.get(path)}
     expected |= {f"{name}/{path}" for path, rows in tables.items() if rows["mode"] != "lazy"
                  for name in _sparse.ROW_ARRAYS}  # fmt: skip
-    held = {name for name in entries if not name.startswith("params/")}
+    held = {name for name in entries if not name.startswith(("params/", BESIDE))}
     changes += [f"{name!r} is missing" for name in sorted(expected - held)]
     if not changes or saved.rule != optimizer.rule.__name__:
         changes += [f"{name!r} is not expected" for name in sorted(held - expected)]

@@ -35,7 +35,7 @@ class Evaluator:
     ) -> None:
         self.fun, self.jac, self.args = fun, jac, args
         self.bounds, self.batches, self.rng, self.vectorized = bounds, batches, rng, vectorized
-        self.nfev = self.njev = 0
+        self.nfev = self.njev = self.taken = 0  # taken: batches
         self.gradient = self._apart
         if jac is True:
             self.gradient = self._together
@@ -49,6 +49,15 @@ class Evaluator:
                 self.args = (next(self.batches), *self.args[1:])
             except StopIteration:
                 raise DataEndedError from None
+            self.taken += 1
+
+    def go_on(self, taken: int, order: dict[str, Any] | None) -> None:
+        """Take batches that another run took already; order: the state that it drew the order of its indices in."""
+        if isinstance(self.batches, Shuffled) and order is not None:
+            self.batches.go_on(order, taken - 1)
+            self.taken = taken - 1
+        while self.batches is not None and self.taken < taken:
+            self.next_batch()
 
     def value(self, x: Array) -> Any:
         """Return the value at x: a float, or one for each row."""
@@ -132,7 +141,7 @@ def batches_of(
         for name, number in (("n_terms", n_terms), ("batch_size", batch_size)):
             if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
-        return _shuffled(n_terms, min(batch_size or 1, n_terms), rng)
+        return Shuffled(n_terms, min(batch_size or 1, n_terms), rng)
     if data is None:
         return None
     if not isinstance(data, Iterable):
@@ -140,10 +149,33 @@ def batches_of(
     return data if isinstance(data, Iterator) else _again_and_again(data)
 
 
-def _shuffled(n_terms: int, size: int, rng: np.random.Generator) -> Iterator[Array]:
-    while True:
-        order = rng.permutation(n_terms)
-        yield from (order[i : i + size] for i in range(0, n_terms - size + 1, size))
+class Shuffled:
+    """Batches of indices below n_terms, without end, in a new order each time; those that are left over are dropped.
+
+    order: the state of the generator when it drew the present order.
+    """
+
+    def __init__(self, n_terms: int, size: int, rng: np.random.Generator) -> None:
+        self.n_terms, self.size, self.rng = n_terms, size, rng
+        self.order: dict[str, Any] | None = None
+        self.indices: Array = ()
+        self.first = n_terms
+
+    def __iter__(self) -> "Shuffled":
+        return self
+
+    def __next__(self) -> Array:
+        if self.first + self.size > self.n_terms:
+            self.order = dict(self.rng.bit_generator.state)
+            self.indices, self.first = self.rng.permutation(self.n_terms), 0
+        self.first += self.size
+        return self.indices[self.first - self.size : self.first]
+
+    def go_on(self, order: dict[str, Any], taken: int) -> None:
+        """Be where another run was after so many batches, the next one being in an order drawn in this state."""
+        self.rng.bit_generator.state = self.order = order
+        self.indices = self.rng.permutation(self.n_terms)
+        self.first = taken % (self.n_terms // self.size) * self.size
 
 
 def _again_and_again(data: Iterable[Any]) -> Iterator[Any]:

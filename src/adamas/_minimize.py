@@ -4,10 +4,12 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
+from adamas import _resume
 from adamas._bounds import FEW, Box
 from adamas._evaluate import JACS, DataEndedError, Evaluator, batches_of
 from adamas._optimizer import Optimizer, find_optimizer
@@ -151,6 +153,22 @@ class Minimizer:
         if self.history is not None:
             self.history.record(self.nit, self.fun, self.x, g, self.optimizer)
         return True
+
+    def save(self, path: str | PathLike[str], **metadata: Any) -> None:
+        """Write a checkpoint of the run, from which `load` goes on to the bit; see `Optimizer.save`.
+
+        The function, its data and the history are not in it.
+        """
+        _resume.save(self, path, metadata)
+
+    def load(self, path: str | PathLike[str]) -> "Minimizer":
+        """Go on where a run was that was saved, and return self, which must be new and made with the same arguments.
+
+        Batches from `data` that were used then are taken from it and passed over. Raises CheckpointError, with nothing
+        changed, if the file is damaged or holds another run, and OSError if it cannot be read.
+        """
+        _resume.load(self, path)
+        return self
 
     def _is_finite(self, g: Array) -> bool:
         """Whether a step makes sense: of many starts it is enough that one is finite."""

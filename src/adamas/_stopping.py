@@ -1,5 +1,6 @@
 """When `minimize` stops: each rule looks at an iteration and says why it is the last, or None."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,7 +27,10 @@ ENDED = Verdict(4, "data came to an end")
 STOPPED = Verdict(99, "`callback` raised `StopIteration`.")
 
 Rule = Callable[[Any, Array, Array, float], Verdict | None]
-"""Called with value (None unless the rule needs it), gradient, x and the learning rate, before the step."""
+"""Called with value (None unless the rule needs it), gradient, x and the learning rate, before the step.
+
+A rule that remembers something has it in a dict, `rule.seen`, from which another run can go on.
+"""
 
 
 def largest(x: Array) -> float:
@@ -49,21 +53,20 @@ def gradient_below(gtol: float, box: Box | None) -> Rule:
 
 def no_progress(ftol: float, patience: int, smoothing: float) -> Rule:
     """Stop when the (smoothed) value has not fallen by more than ftol for some iterations."""
-    best, since, smoothed = np.inf, 0, None
+    seen: dict[str, Any] = {"best": math.inf, "since": 0, "smoothed": None}
 
     def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
-        nonlocal best, since, smoothed
-        value = float(np.min(value))
-        smoothed = value if smoothed is None else smoothing * smoothed + (1 - smoothing) * value
-        if smoothed < best - ftol:
-            best, since = smoothed, 0
+        value, before = float(np.min(value)), seen["smoothed"]
+        smoothed = seen["smoothed"] = value if before is None else smoothing * before + (1 - smoothing) * value
+        if smoothed < seen["best"] - ftol:
+            seen.update(best=smoothed, since=0)
         else:
-            since += 1
-        if since >= patience:
+            seen["since"] += 1
+        if seen["since"] >= patience:
             return Verdict(0, f"the value has not fallen by more than ftol = {ftol:g} for {patience} iterations", True)
         return None
 
-    return rule
+    return _remembering(rule, seen)
 
 
 def small_steps(xtol: float) -> Rule:
@@ -71,16 +74,15 @@ def small_steps(xtol: float) -> Rule:
 
     Adam moves by about the learning rate, so the step itself says more about the schedule than about convergence.
     """
-    before = None
+    seen: dict[str, Any] = {"x": None}
 
     def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
-        nonlocal before
-        old, before = before, x.copy()
+        old, seen["x"] = seen["x"], x.copy()
         if old is not None and rate > 0 and largest(x - old) <= xtol * rate:
             return Verdict(0, f"the last step is at most xtol = {xtol:g} learning rates", True)
         return None
 
-    return rule
+    return _remembering(rule, seen)
 
 
 def value_reached(target: float) -> Rule:
@@ -96,12 +98,19 @@ def value_reached(target: float) -> Rule:
 
 def time_spent(seconds: float) -> Rule:
     """Stop when the time is up, from the first iteration on."""
-    end = None
+    seen: dict[str, Any] = {"spent": 0.0}
+    last = None
 
     def rule(value: Any, g: Array, x: Array, rate: float) -> Verdict | None:
-        nonlocal end
+        nonlocal last
         now = time.monotonic()
-        end = now + seconds if end is None else end
-        return Verdict(OUT_OF_TIME[0], OUT_OF_TIME[1].format(seconds)) if now >= end else None
+        seen["spent"] += 0.0 if last is None else now - last
+        last = now
+        return Verdict(OUT_OF_TIME[0], OUT_OF_TIME[1].format(seconds)) if seen["spent"] >= seconds else None
 
-    return rule
+    return _remembering(rule, seen)
+
+
+def _remembering(rule: Any, seen: dict[str, Any]) -> Rule:
+    rule.seen = seen
+    return rule  # type: ignore[no-any-return]
