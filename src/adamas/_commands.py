@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import adamas
+from adamas._convert_command import convert_command
 from adamas._digits import train_digits
 from adamas._flags import UsageError
 from adamas._history_commands import plot_command, show_command
@@ -31,6 +32,7 @@ app.add_typer(history_app, name="history")
 history_app.command("show")(show_command)
 app.command("plot")(plot_command)
 app.command("tune")(tune_command)
+app.command("convert")(convert_command)
 
 
 def run() -> int:

@@ -1,0 +1,140 @@
+"""States of optimizers to and from PyTorch's."""
+
+import glob
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from adamas import _tree
+from adamas._state import Moments, State, nested, told
+from adamas.errors import CheckpointError
+from adamas.rules import RULES
+
+Array = NDArray[Any]
+
+OF_TORCH = {
+    "AdamW": "AdamW", "Adam": "Adam", "AMSGrad": "Adam", "NAdam": "NAdam", "Adamax": "Adamax", "RMSProp": "RMSprop",
+    "AdaGrad": "Adagrad", "Lion": "Lion",
+}  # fmt: skip
+"""The rules whose state in torch is ours -> the class in `adamas.torch`, which has torch's names and groups."""
+
+
+def _torch_class(rule: str) -> Any:
+    from adamas import torch as dialect  # noqa: PLC0415 - optional
+
+    if rule not in OF_TORCH:
+        raise CheckpointError(
+            f"the state of {rule} is not converted to or from torch: {', '.join(OF_TORCH)} are. adamas.torch has it too"
+        )
+    return getattr(dialect, OF_TORCH[rule])
+
+
+def from_torch(state_dict: Mapping[str, Any], rule: str | None = None) -> State:
+    """Return the state of a torch.optim optimizer (or one of adamas.torch), given its ``state_dict()``.
+
+    rule: the name of the rule; if None it is found by what is remembered. Parameters have the names that the optimizer
+    knows of them, as of ``named_parameters()``, else they are a list. Raises CheckpointError if it is no such state, or
+    parameters were stepped a different number of times.
+    """
+    try:
+        groups, states = list(state_dict["param_groups"]), dict(state_dict["state"])
+        order = [int(i) for group in groups for i in group["params"]]
+        names = [str(name) for group in groups for name in group.get("param_names", ())]
+        entries = [states[i] for i in order]
+        rule = rule or _found(entries[0], groups[0])
+        cls = _torch_class(rule)
+        keys = {name: cls.names[name] for name in RULES[rule].state_names}
+        leaves = [Moments({ours: _numbers(entry[key]) for ours, key in keys.items()}) for entry in entries]
+        counts = {float(entry["step"]) for entry in entries}
+        products = {float(entry["mu_product"]) for entry in entries if "mu_product" in entry}
+        each = [_known(group, rule) for group in groups for _ in group["params"]]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"this is no state of torch.optim: {type(error).__name__}: {error}") from None
+    if len(counts) > 1 or len(products) > 1:
+        raise CheckpointError(
+            f"parameters were stepped {', '.join(f'{n:g}' for n in sorted(counts))} times: here all have one count. "
+            "Convert those of each count apart"
+        )
+    tree = nested(names, leaves) if names else leaves
+    paths = [_tree.path(path) for path, _ in _tree.leaves(tree)]
+    differing = zip(paths, each, strict=True)
+    own = tuple((glob.escape(path), values) for path, values in differing if values != each[0])
+    carry = {"mu_product": products.pop()} if products else {}
+    return State(rule, int(counts.pop()), tree, each[0], own, carry)
+
+
+def _found(entry: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+    """Return the name of the rule that remembers what an entry holds."""
+    held = {name for name in entry if name not in ("step", "ema", "weight_copy")}
+    for rule in OF_TORCH:
+        names = {_torch_class(rule).names[name] for name in RULES[rule].state_names}
+        names |= set(RULES[rule].first_carry)
+        if held == names and (rule not in ("Adam", "AdamW") or (rule == "AdamW") == _is_decoupled(group)):
+            return rule
+    raise CheckpointError(f"no rule that is converted remembers {', '.join(sorted(held)) or 'nothing'}")
+
+
+def _is_decoupled(group: Mapping[str, Any]) -> bool:
+    return bool(group.get("decoupled_weight_decay", False))
+
+
+def _numbers(tensor: Any) -> Array:
+    """Return a tensor as an array of its own, in float32 if it is shorter."""
+    import torch  # noqa: PLC0415 - optional
+
+    if tensor.dtype == torch.uint8:
+        raise CheckpointError("the state is in q8: save state_dict(decoded=True)")
+    exact = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.detach().to("cpu", exact).numpy().copy()  # type: ignore[no-any-return]
+
+
+def _known(group: Mapping[str, Any], rule: str) -> dict[str, Any]:
+    """Return the hyper-parameters of a group, by our names."""
+    known = {"learning_rate": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0))}
+    if "betas" in group:
+        known |= {"beta1": float(group["betas"][0]), "beta2": float(group["betas"][1])}
+    known |= {ours: float(group[key]) for ours, key in TORCH_NUMBERS.items() if key in group}
+    if "decoupled_weight_decay" in group:
+        known["decoupled"] = _is_decoupled(group)
+    return {name: value for name, value in known.items() if name in RULES[rule].ranges}
+
+
+TORCH_NUMBERS = {"epsilon": "eps", "momentum_decay": "momentum_decay"}
+"""Hyper-parameters that a group has under other names, besides lr, betas and weight_decay."""
+
+
+def to_torch(state: State) -> dict[str, Any]:
+    """Return a state as the ``state_dict()`` of torch's class of the rule, or of adamas.torch's if torch has none.
+
+    All parameters are in one group, by order: ``optimizer.load_state_dict`` takes it if its own are. Raises
+    CheckpointError for rules that torch computes otherwise.
+    """
+    import torch  # noqa: PLC0415 - optional
+
+    cls = _torch_class(state.rule)
+    known = {"learning_rate": 1e-3, **state.hyperparameters}
+    base = getattr(torch.optim, cls.__name__, cls)
+    group = base([torch.zeros(1)]).state_dict()["param_groups"][0]
+    group.update(lr=known["learning_rate"], weight_decay=known.get("weight_decay", 0.0))
+    if "betas" in group and "beta1" in known:
+        group["betas"] = (known["beta1"], known["beta2"])
+    group.update({key: known[ours] for ours, key in TORCH_NUMBERS.items() if ours in known and key in group})
+    if "amsgrad" in group:
+        group["amsgrad"] = state.rule == "AMSGrad"
+    if "decoupled_weight_decay" in group:
+        group["decoupled_weight_decay"] = bool(known.get("decoupled", state.rule == "AdamW"))
+    if state.groups:
+        told("the groups of hyper-parameters are not converted: give them to torch's optimizer")
+    names, entries = [], {}
+    for place, (path, moments) in enumerate(state.by_path()):
+        names.append(path)
+        arrays = {cls.names[name]: torch.from_numpy(array.copy()) for name, array in moments.arrays.items()}
+        carried = {name: torch.tensor(value) for name, value in state.carry.items()}
+        entries[place] = {"step": torch.tensor(float(state.t)), **carried, **arrays}
+    group["params"] = list(entries)
+    if not isinstance(state.tree, list):
+        group["param_names"] = names
+    return {"state": entries, "param_groups": [group]}
