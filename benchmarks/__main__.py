@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 import adamas
-from benchmarks import accuracy, family, peers, sparse, table, tuning, work
+from benchmarks import accuracy, checkpoints, family, peers, sparse, table, tuning, work
 from benchmarks.timing import Ratio
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
 
 
 def measured_rows(given: argparse.Namespace, progress: Progress) -> list[tuple[work.Row, Ratio]]:
-    rows = [*work.ROWS, *sparse.ROWS, *tuning.ROWS, *family.rows()]
+    rows = [*work.ROWS, *sparse.ROWS, *checkpoints.ROWS, *tuning.ROWS, *family.rows()]
     rows = [row for row in rows if given.only is None or given.only in f"{row.work} {row.beside}"]
     rows = [row for row in rows if (row.quick or not given.quick) and find_spec(row.package)]
     found = []

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import subprocess
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -357,3 +359,30 @@ def rewritten(path, change):
     about = json.loads(metadata["optimizer"])
     change(about, arrays)
     _tensorfile.write(path, arrays, {**metadata, "optimizer": json.dumps(about)})
+
+
+@pytest.mark.stress
+def test_a_gibibyte_is_saved_and_loaded_without_a_copy(path):
+    """What saving takes beside the state, and loading beside the new one, is at most 64 MiB."""
+    code = f"""
+import resource, numpy as np, adamas
+
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+opt, p, g = adamas.AdamW(), np.ones(2**27, np.float32), np.ones(2**27, np.float32)
+opt.update(p, g)
+before = most()
+opt.save({str(path)!r})
+print(most() - before)
+"""
+    load = f"""
+import resource, adamas
+opt = adamas.AdamW()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+opt.load({str(path)!r})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - 2**30)
+"""
+    for text in (code, load):
+        done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=300)
+        assert int(done.stdout) <= 64 << 20, done.stdout

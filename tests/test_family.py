@@ -8,8 +8,10 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import mpmath
 import numpy as np
+import optax
 import pytest
 import torch
 from harness import make
@@ -228,7 +230,6 @@ IN_OPTAX: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", IN_OPTAX)
 def test_the_steps_are_optaxs(name):
-    jax, optax = pytest.importorskip("jax"), pytest.importorskip("optax")
     importlib.import_module("optax.contrib")
     with jax.enable_x64(True):
         optimizer, q = IN_OPTAX[name](optax), jax.numpy.array(START)

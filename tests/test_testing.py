@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import optax
 import pytest
 import torch
 
@@ -97,8 +98,6 @@ def test_what_it_finds_of_scikit_learn():
 
 
 def test_what_it_finds_of_optax():
-    pytest.importorskip("jax")
-    optax = pytest.importorskip("optax")
     found = conforms(optax_step(optax.adamw(1e-3, weight_decay=0.01)), like="jax")
     assert (found.epsilon, found.decay, found.failures) == ("after the correction", "decoupled", ())
     amsgrad = conforms(optax_step(optax.amsgrad(1e-3)), "amsgrad", like="jax")

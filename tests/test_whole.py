@@ -3,7 +3,9 @@
 import itertools
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 import pytest
 import torch
 from harness import DTYPES, ISA_LEVELS, make, wild_gradients
@@ -53,7 +55,6 @@ def test_lamb_is_the_papers():
 
 
 def test_lamb_is_optaxs():
-    jax, optax = pytest.importorskip("jax"), pytest.importorskip("optax")
     params = {"w": START[:200].copy(), "b": START[200:].copy()}
     opt = adamas.LAMB(1e-2)
     with jax.enable_x64(True):
