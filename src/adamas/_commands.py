@@ -11,6 +11,7 @@ from adamas._flags import UsageError
 from adamas._history_commands import plot_command, show_command
 from adamas._predict import predict_command
 from adamas._problem_commands import compare_command, minimize_command, problems_command
+from adamas._ratings import train_ratings
 from adamas._reviews import train_reviews
 from adamas._rule_commands import rules_command
 from adamas._tune_commands import tune_command
@@ -22,6 +23,7 @@ train_app = typer.Typer()
 app.add_typer(train_app, name="train")
 train_app.command("digits")(train_digits)
 train_app.command("reviews")(train_reviews)
+train_app.command("ratings")(train_ratings)
 app.command("predict")(predict_command)
 app.command("rules")(rules_command)
 app.command("problems")(problems_command)

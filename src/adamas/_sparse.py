@@ -59,7 +59,8 @@ class RowSparse:
     def dense(self, size: int) -> NDArray[Any]:
         """Return the same gradient as an array of so many rows, in float32 if the values have fewer bits."""
         array = np.zeros((size, *self.values.shape[1:]), arithmetic(self.values.dtype))
-        np.add.at(array, self.rows, self.values)
+        places = self.rows.astype(np.int32)
+        add_same_rows(places, self.values.astype(array.dtype, copy=False), array)
         return array
 
 

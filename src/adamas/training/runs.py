@@ -15,7 +15,7 @@ from adamas.training.extras import require
 from adamas.training.loop import Epoch
 from adamas.training.scores import Scores
 
-__all__ = ["Run"]
+__all__ = ["Run", "new_folder"]
 
 COORDINATES = 8
 """Parameters of which steps.jsonl tells one by one."""
@@ -48,14 +48,7 @@ class Run:
         """
         require("matplotlib", "drawing loss.png")  # said now, not when the training is done
         require("safetensors", "keeping weights")
-        if path is None:
-            path = _make_new(Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}")
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise FileExistsError("it is not empty")
-        write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
-        return cls(path, config)
+        return cls(new_folder(path, task, config), config)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -150,6 +143,21 @@ class Run:
         for path in sorted(self.checkpoints.iterdir()):
             path.unlink()
         self.checkpoints.rmdir()
+
+
+def new_folder(path: Path | None, task: str, config: Mapping[str, Any]) -> Path:
+    """Return a new folder for results, by default runs/<task>-<date>-<time>, with config.json in it.
+
+    Raises FileExistsError if path is something other than an empty folder, and OSError if it cannot be written.
+    """
+    if path is None:
+        path = _make_new(Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}")
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise FileExistsError("it is not empty")
+    write_text(path / "config.json", json.dumps(config, indent=2) + "\n")
+    return path
 
 
 def _make_new(path: Path) -> Path:
