@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from command import COMMAND, error_of
 
@@ -120,3 +121,29 @@ def test_what_is_tuned_is_of_rules_that_there_are():
     for name, values in _reviews.TUNED.items():
         for hyperparameter, value in values.items():
             rules[name].checked(hyperparameter, value)
+
+
+def test_sparse_steps(adamas_, tmp_path):
+    """Exact ones end where dense ones do, lazy ones elsewhere."""
+    rng = np.random.default_rng(0)
+    words = {"good": ["fine", "lovely", "great"], "bad": ["awful", "poor", "dull"]}
+    texts = [
+        (" ".join(rng.choice([*words[label], "film", "plot", str(k)], 6)), label) for k in range(60) for label in words
+    ]
+    (tmp_path / "texts.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in texts))
+    losses = {}
+    for mode in ("dense", "exact", "lazy"):
+        line = f"train reviews --data texts.csv --epochs 4 --dropout 0 --learning-rate 0.01 --sparse {mode} --out {mode}"
+        done = adamas_(*line.split())
+        assert (done.returncode, done.stderr) == (0, "")
+        losses[mode] = json.loads((tmp_path / mode / "results.json").read_text())["test_loss"]
+    assert losses["exact"] == pytest.approx(losses["dense"], rel=5e-5)
+    assert losses["lazy"] != pytest.approx(losses["dense"], rel=2e-4)
+    for line, words in (
+        ("--sparse exact --optimizer lion", "--sparse exact is for"),
+        ("--sparse lazy --optimizer torch:Adam", "--sparse is not for torch:Adam"),
+        ("--sparse exact --optimizer adam --weight-decay 0.1", "--sparse exact needs decoupled decay"),
+    ):
+        done = adamas_("train", "reviews", "--data", "texts.csv", *line.split())
+        assert done.returncode == 2
+        assert words in done.stderr

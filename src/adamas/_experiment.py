@@ -218,6 +218,8 @@ class Training:
         self.model, self.params = self.experiment.build(for_weights)
         rate = settings.schedule.of(self.values["learning_rate"], self.steps, settings.warmup)
         self.stepper = self.choice.make(self.params, self.values | {"learning_rate": rate}, self.groups)
+        if (mode := self.experiment.details.get("sparse", "dense")) != "dense":
+            self.stepper.sparse = mode  # type: ignore[attr-defined]  # the command has refused others
 
     def folder(self, out: Path | None, resume: Path | None) -> Run:
         """Return the folder of the run, new or the one to go on with; raises UsageError if it is not like this one."""

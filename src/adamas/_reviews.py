@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from adamas._experiment import Experiment, Settings, conduct
 from adamas._flags import at_least, reject, training_command
+from adamas._lapses import FORMS
+from adamas._memory import kernel_name
 from adamas.training import Dataset, Parts
 from adamas.training.bayes import majority, naive_bayes
 from adamas.training.extras import require
@@ -29,6 +31,14 @@ class Cell(StrEnum):
     rnn = "rnn"
     gru = "gru"
     lstm = "lstm"
+
+
+class Sparse(StrEnum):
+    """What rows of the embedding do without a gradient, where it is sparse."""
+
+    dense = "dense"
+    exact = "exact"
+    lazy = "lazy"
 
 
 TUNED = {
@@ -56,6 +66,9 @@ def train_reviews(
     embedding: Annotated[int, typer.Option(help="Numbers that stand for a word.")] = 32,
     hidden: Annotated[int, typer.Option(help="Numbers that the cell holds.")] = 32,
     dropout: Annotated[float, typer.Option(help="Share of both left out at random in training.")] = 0.5,
+    sparse: Annotated[
+        Sparse, typer.Option(help="Gradients of the embedding: exact and lazy are sparse, see docs/sparse.md.")
+    ] = Sparse.dense,
     data: Annotated[
         Path | None,
         typer.Option(help="CSV file with the columns text and label, of two labels.", show_default="22,122 tweets"),
@@ -72,7 +85,7 @@ def train_reviews(
     defaults. Biases do not decay. The folder of results holds config.json, vocabulary.json, history.jsonl (a line per
     epoch), weights.safetensors (of the best epoch), results.json and loss.png.
     """
-    conduct(*prepare_reviews(options, cell, embedding, hidden, dropout, data))
+    conduct(*prepare_reviews(options, cell, embedding, hidden, dropout, sparse, data))
 
 
 def prepare_reviews(
@@ -81,6 +94,7 @@ def prepare_reviews(
     embedding: int,
     hidden: int,
     dropout: float,
+    sparse: Sparse,
     data: Path | None,
 ) -> tuple[Experiment, Settings]:
     """Return the experiment that the options of the command describe, and its settings."""
@@ -91,12 +105,14 @@ def prepare_reviews(
     at_least(1, "--hidden", hidden)
     if not 0 <= dropout < 1:
         reject("--dropout", f"must be in [0, 1), got {dropout}")
+    if sparse != Sparse.dense:
+        _check_sparse(settings, sparse)
     for_split, *_ = settings.streams()
     texts = _parts(data, for_split)
     vocabulary = Vocabulary.of(texts.train.inputs)
     parts = Parts(*(replace(part, inputs=vocabulary.encode(part.inputs, LONGEST)) for part in texts))
     details = {"cell": cell, "embedding": embedding, "hidden": hidden, "dropout": dropout, "longest": LONGEST}
-    details |= {"vocabulary": len(vocabulary), "data": None if data is None else str(data)}
+    details |= {"sparse": sparse, "vocabulary": len(vocabulary), "data": None if data is None else str(data)}
     baselines = {"majority": majority(texts.train, texts.test), "naive Bayes": naive_bayes(texts.train, texts.test)}
     experiment = Experiment(
         "reviews",
@@ -109,6 +125,17 @@ def prepare_reviews(
         baselines={name: _scores(texts.test, found) for name, found in baselines.items()},
     )
     return experiment, settings
+
+
+def _check_sparse(settings: Settings, mode: Sparse) -> None:
+    """Raise UsageError for an optimizer whose steps cannot be sparse."""
+    for choice, values in settings.choices:
+        if choice.name.startswith("torch:"):
+            reject("--sparse", f"is not for {choice.name}: leave it out")
+        if mode == Sparse.exact and kernel_name(choice.cls.rule) not in FORMS:
+            reject("--sparse", f"exact is for {', '.join(FORMS)} and AdamW, not for {choice.name}: use lazy")
+        if mode == Sparse.exact and values["weight_decay"] and not values["decoupled"]:
+            reject("--sparse", f"exact needs decoupled decay: {choice.name} --decoupled")
 
 
 def _parts(data: Path | None, rng: np.random.Generator) -> Parts:

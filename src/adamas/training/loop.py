@@ -27,6 +27,8 @@ class Model(Protocol):
     def logits(self, params: Any, inputs: NDArray[Any]) -> NDArray[Any]:
         """Return what the network says to each input, (n, outputs): one output for two classes, else one per class."""
 
+    # One with sparse gradients also has `rows(inputs)`, which returns what `prepare` of an optimizer takes, or None.
+
 
 class Stepper(Protocol):
     """What the loop needs of an optimizer: those of `adamas` are such, and `adamas.training.peers.TorchOptimizer`."""
@@ -39,6 +41,12 @@ class Stepper(Protocol):
 
     def update(self, params: Any, grads: Any, *, history: History | None = None, loss: float | None = None) -> Any:
         """Take one step and return the parameters; history gets the step, with the loss before it, if it is given."""
+
+    def prepare(self, params: Any, rows: Any) -> Any:
+        """Bring rows up to date before they are read; only where gradients are sparse."""
+
+    def flush(self, params: Any) -> Any:
+        """Bring all rows up to date; only where gradients are sparse."""
 
     def save(self, path: Any, params: Any = None, **metadata: Any) -> None:
         """Write a checkpoint, as optimizers of the package do."""
@@ -124,20 +132,13 @@ def train(
     now = Progress() if progress is None else progress
     while now.epoch <= epochs and not (patience and now.epoch - 1 - now.best >= patience):
         with np.errstate(all="ignore"):  # a loss that overflows is told of below
-            start = perf_counter()
             for batch in _batches(examples, batch_size, rng, now):
-                loss, gradients = model.loss_and_gradients(params, augment(batch.inputs), batch.labels)
-                _check(loss, now.epoch)
-                before = perf_counter()
-                params = optimizer.update(params, gradients, history=history, loss=loss)
-                end = perf_counter()
-                now.optimizer_seconds += end - before
-                now.seconds += end - start
-                start = end
+                params, loss = _step(model, params, optimizer, batch, augment, history, now)
                 now.loss += loss * len(batch) / len(examples)
                 now.batches += 1
                 now.steps += 1
                 after_step()
+            params = optimizer.flush(params)
         rate = optimizer.learning_rate
         rate = float(rate(optimizer.t - 1) if callable(rate) else rate)
         with _to_evaluate(optimizer, params):
@@ -149,6 +150,34 @@ def train(
         if scores.loss < now.lowest:
             now.lowest, now.best = scores.loss, now.epoch
         now.epoch, now.batches, now.loss = now.epoch + 1, 0, 0.0
+
+
+def _step(
+    model: Model,
+    params: Any,
+    optimizer: Stepper,
+    batch: Dataset,
+    augment: Callable[[NDArray[Any]], NDArray[Any]],
+    history: History | None,
+    now: Progress,
+) -> tuple[Any, float]:
+    """Take a step; return the parameters and the loss before it. Progress gets the time."""
+    start = perf_counter()
+    inputs = augment(batch.inputs)
+    rows = model.rows(inputs) if hasattr(model, "rows") else None
+    before = perf_counter()
+    if rows is not None:
+        params = optimizer.prepare(params, rows)
+    prepared = perf_counter()
+    loss, gradients = model.loss_and_gradients(params, inputs, batch.labels)
+    _check(loss, now.epoch)
+    known = perf_counter()
+    recorder = history if rows is None else None  # it records whole arrays
+    params = optimizer.update(params, gradients, history=recorder, loss=loss)
+    end = perf_counter()
+    now.optimizer_seconds += (prepared - before) + (end - known)
+    now.seconds += end - start
+    return params, loss
 
 
 def _batches(examples: Dataset, batch_size: int, rng: np.random.Generator, now: Progress) -> Iterator[Dataset]:

@@ -37,6 +37,7 @@ class Network:
         self.module = module
         self.params = _nested(module, lambda parameter: parameter.detach().numpy())
         self._generator = torch.Generator().manual_seed(seed)
+        self._tables = {f"{name}.weight" for name, child in module.named_modules() if getattr(child, "sparse", False)}
 
     @classmethod
     def create(cls, make: Callable[[], torch.nn.Module], rng: np.random.Generator) -> Self:
@@ -55,8 +56,21 @@ class Network:
     def random_state(self, state: str) -> None:
         self._generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
 
+    def rows(self, inputs: NDArray[Any]) -> Any:
+        """Return which rows a batch reads of the tables whose gradients are sparse; None if there are none.
+
+        That is of embeddings with sparse=True, which are taken to look up the inputs themselves.
+        """
+        if not self._tables:
+            return None
+        words = {id(parameter): np.unique(inputs) for name, parameter in self.module.named_parameters()
+                 if name in self._tables}  # fmt: skip
+        return _nested(self.module, lambda parameter: words.get(id(parameter)))
+
     def loss_and_gradients(self, params: Tree, inputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, Tree]:
         """Return the mean loss of a batch and its gradients, nested as params are: views, None where there is none.
+
+        Sparse ones are tensors of torch.
 
         params: `self.params`, or arrays of the same shapes, which are copied there. inputs: (n, ...). labels: (n,),
         integers from 0.
@@ -74,7 +88,7 @@ class Network:
         else:
             loss = cross_entropy(logits, truth)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item(), _nested(self.module, lambda p: None if p.grad is None else p.grad.numpy())
+        return loss.item(), _nested(self.module, _gradient)
 
     def logits(self, params: Tree, inputs: NDArray[Any]) -> NDArray[Any]:
         """Return the logits, (n, outputs), of inputs, (n, ...); params as for `loss_and_gradients`."""
@@ -87,6 +101,11 @@ class Network:
     def _take_over(self, params: Tree) -> None:
         if params is not self.params:
             _copy(params, self.params)
+
+
+def _gradient(parameter: torch.nn.Parameter) -> Any:
+    grad = parameter.grad
+    return grad if grad is None or grad.is_sparse else grad.numpy()
 
 
 def _nested(module: torch.nn.Module, value: Callable[[torch.nn.Parameter], Any]) -> Tree:

@@ -105,6 +105,14 @@ class TorchOptimizer:
             watch.finish(loss, leaves, {"learning_rate": self._optimizer.param_groups[0]["lr"], **summary})
         return params
 
+    def prepare(self, params: Any, rows: Any) -> Any:  # noqa: ARG002 - a stepper has it
+        """Return params: its gradients are dense, so no row is ever behind."""
+        return params
+
+    def flush(self, params: Any) -> Any:
+        """Return params."""
+        return params
+
     def save(self, path: Any, params: Any = None, **metadata: Any) -> None:
         """Write a checkpoint, as optimizers of the package do."""
         arrays, numbers = {}, {}

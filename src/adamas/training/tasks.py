@@ -79,12 +79,14 @@ def read_digits(run: Run, names: Sequence[str]) -> NDArray[np.float32]:
 def build_reviews(config: Any, rng: np.random.Generator) -> tuple[Model, Any]:
     """Return the network that a config of the task reviews describes, and its first parameters.
 
-    config: how many words the "vocabulary" has, the "cell", its "embedding", "hidden" and "dropout".
+    config: how many words the "vocabulary" has, the "cell", its "embedding", "hidden" and "dropout", and whether the
+    gradients of the embedding are "sparse".
     """
     from adamas.training.network import Network  # noqa: PLC0415 - optional
     from adamas.training.rnn import Recurrent  # noqa: PLC0415
 
     options = {name: config[name] for name in ("embedding", "hidden", "dropout")}
+    options["sparse"] = config.get("sparse", "dense") != "dense"
     network = Network.create(lambda: Recurrent(config["vocabulary"], config["cell"], **options), rng)
     return network, network.params
 
