@@ -133,7 +133,9 @@ def test_sparse_steps(adamas_, tmp_path):
     (tmp_path / "texts.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in texts))
     losses = {}
     for mode in ("dense", "exact", "lazy"):
-        line = f"train reviews --data texts.csv --epochs 4 --dropout 0 --learning-rate 0.01 --sparse {mode} --out {mode}"
+        line = (
+            f"train reviews --data texts.csv --epochs 4 --dropout 0 --learning-rate 0.01 --sparse {mode} --out {mode}"
+        )
         done = adamas_(*line.split())
         assert (done.returncode, done.stderr) == (0, "")
         losses[mode] = json.loads((tmp_path / mode / "results.json").read_text())["test_loss"]

@@ -1,6 +1,7 @@
 """SparseAdam: torch's, lazily; the results of dense Adam, with hooks that prepare rows; checkpoints of both."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -39,6 +40,28 @@ def train(model, opt, first, last):
 
 def parameters(model):
     return [p.detach().numpy().copy() for p in model.parameters()]
+
+
+def test_the_class_is_torchs_but_for_its_step():
+    assert issubclass(SparseAdam, torch.optim.SparseAdam)
+    assert SparseAdam.__module__ == "adamas.torch"
+    own, theirs = (list(inspect.signature(cls).parameters) for cls in (SparseAdam, torch.optim.SparseAdam))
+    assert own == [*theirs, "sparse", "weight_decay"]
+    for bad in ({"lr": -1.0}, {"eps": -1.0}, {"betas": (1.0, 0.9)}):
+        with pytest.raises(ValueError, match="Invalid") as error:
+            torch.optim.SparseAdam(Model(True).parameters(), **bad)
+        with pytest.raises(ValueError, match="Invalid") as ours:
+            SparseAdam(Model(True).parameters(), **bad)
+        assert str(ours.value) == str(error.value)
+    model = Model(True)
+    opt = SparseAdam(model.parameters(), 0.1)
+    opt.watch(model)
+    schedule = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(3, 2))], "lr": 0.3})
+    assert opt.param_groups[1]["weight_decay"] == 0
+    train(model, opt, 0, 1)
+    schedule.step()
+    assert opt.param_groups[0]["lr"] == 0.05
 
 
 def test_lazily_it_is_torchs():

@@ -184,6 +184,9 @@ class SparseAdam(torch.optim.SparseAdam):
             group.setdefault("weight_decay", 0.0)
 
 
+SparseAdam.__module__ = "adamas.torch"  # where it is found
+
+
 def _array(tensor: torch.Tensor) -> Any:
     """Return a tensor as an array of the same memory; raise ValueError if it is not on the CPU."""
     tensor = tensor.detach()
