@@ -291,6 +291,16 @@ def test_states_that_do_not_fit():
         state.named(["a"])
     with pytest.raises(CheckpointError, match="goes through another parameter"):
         state.named(["a", "a.b"])
+    four = convert.State("Adam", 1, [convert.Moments({"m": np.ones(2), "v": np.ones(2)}) for _ in range(4)])
+    with pytest.raises(CheckpointError, match="have another order, and libraries go by the order"):
+        four.named(["l1.weight", "l2.weight", "l1.bias", "l2.bias"])
+    named = [(name, torch.nn.Parameter(torch.ones(2))) for name in ("a.x", "b", "a.y")]
+    opt = torch.optim.Adam(named)
+    for _, p in named:
+        p.grad = torch.ones(2)
+    opt.step()
+    with pytest.raises(CheckpointError, match="have another order"):
+        convert.from_torch(opt.state_dict())
     with pytest.raises(CheckpointError, match="is there twice"):
         state.named(["a", "a"])
     with pytest.raises(CheckpointError, match=r"'0' has shape \(4,\) there and \(3,\) in the state"):

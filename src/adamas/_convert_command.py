@@ -31,7 +31,7 @@ def convert_command(
 
     Files of adamas are its checkpoints; of torch what torch.save wrote of optimizer.state_dict(), alone or as
     "optimizer" in a dict; of Keras the .weights.h5 of a compiled model; of optax the fields of its state (adam, adamw,
-    adamax, lion), which adamas.convert.to_optax puts into a state. docs/conversion.md says what is exact.
+    adamax, lion), which adamas.convert.to_optax puts into a state. docs/checkpoints.md says what is exact.
     """
     with told(), warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always", CheckpointWarning)

@@ -81,6 +81,11 @@ def nested(names: Sequence[str], leaves: Sequence[Any]) -> Any:
         if last in place:
             raise CheckpointError(f"the name {name!r} is there twice, or within another")
         place[last] = leaf
+    if any(a is not b for (_, a), b in zip(_tree.leaves(tree), leaves, strict=True)):
+        raise CheckpointError(
+            "nested by their names the parameters have another order, and libraries go by the order: name those of a "
+            "module one after the other, or leave the names out"
+        )
     return tree
 
 
