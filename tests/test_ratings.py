@@ -125,6 +125,8 @@ def test_the_command(adamas_, tmp_path):
         ("r.csv --factors 0", "--factors must be at least 1, got 0"),
         ("r.csv --out o", "--out 'o' cannot be used: it is not empty"),
         ("r.csv --learning-rate -1", "learning_rate must be finite and at least 0"),
+        ("r.csv --learning-rate 1e30", "with sparse gradients it must be below 1"),
+        ("r.csv --compare exact,exact", "--compare names exact twice"),
     ):
         done = adamas_("train", "ratings", *line.split())
         assert done.returncode == 2, line

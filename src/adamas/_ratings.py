@@ -51,6 +51,8 @@ def train_ratings(
     modes = [mode.strip() for mode in (compare or sparse).split(",")]
     if wrong := [mode for mode in modes if mode not in MODES]:
         reject("--compare" if compare else "--sparse", f"is {wrong[0]!r}: it must be {', '.join(MODES)}")
+    if len(set(modes)) < len(modes):
+        reject("--compare", f"names {max(modes, key=modes.count)} twice: name each once")
     require("matplotlib", "drawing ratings.png")
     require("safetensors", "keeping the factors")
     try:
@@ -85,7 +87,9 @@ def train_ratings(
     model = Factors(float(train.values.mean(dtype=np.float64)))
     for mode, optimizer in optimizers.items():
         params = {name: table.copy() for name, table in first.items()}
-        histories[mode] = _fitted(mode, model, params, optimizer, train, test, (epochs, batch_size, int(order)), folder)
+        with told():
+            how = epochs, batch_size, int(order)
+            histories[mode] = _fitted(mode, model, params, optimizer, train, test, how, folder)
         _keep(folder, mode, params, ratings)
     results = {mode: asdict(history[-1]) for mode, history in histories.items()}
     write_text(folder / "results.json", json.dumps({"baselines": baselines, **results}, indent=2) + "\n")
