@@ -35,6 +35,7 @@ def test_files_of_every_dialect(name, tmp_path):
         ("a,b,1\n", "has 1 ratings"),
         ("a,b,1\na,b,good\n", "line 2: the rating 'good' is no number"),
         ("a,b,1\na,b,nan\n", "line 2: the rating 'nan' is no number"),
+        ("a,b,1\na,b,1e39\n", "line 2: the rating '1e39' is no number"),
         ("a,b,1\na,b\n", "line 2: 2 columns, and user, item and rating are to be in columns 1, 2, 3"),
         ("a,b,c\n1,2,3\n", "line 1: 'a', 'b', 'c' is neither user, item and rating nor has it a title for the user"),
         ("user,rating\n1,2\n", "nor has it a title for the item, such as 'item'"),
@@ -44,6 +45,16 @@ def test_files_that_are_not(text, words, tmp_path):
     (tmp_path / "x").write_text(text)
     with pytest.raises(ValueError, match=words):
         Ratings.read(tmp_path / "x")
+
+
+def test_colons_in_a_name_are_no_separator(tmp_path):
+    (tmp_path / "x").write_text('user,item,rating\na::x,"Alien::Cut",3\nb,y,4\n')
+    assert Ratings.read(tmp_path / "x").item_names == ["Alien::Cut", "y"]
+
+
+def test_there_is_always_one_to_train_on():
+    train, test = made(count=5).split(np.random.default_rng(0), 0.9999)
+    assert (len(train), len(test)) == (1, 4)
 
 
 def test_bytes_are_no_text(tmp_path):

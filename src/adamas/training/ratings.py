@@ -41,6 +41,9 @@ COLUMNS = {
 """What columns are called in the first line of a file, in any case, and with or without ':' and a type behind."""
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 @dataclass(frozen=True)
 class Ratings:
     """Ratings, each (user, item, value): vectors of int64, int64 and float32; and the names of users and items."""
@@ -59,8 +62,8 @@ class Ratings:
         return Ratings(self.users[indices], self.items[indices], self.values[indices], self.user_names, self.item_names)
 
     def split(self, rng: np.random.Generator, held_out: float = 0.1) -> tuple["Ratings", "Ratings"]:
-        """Return those to train on, and a share, at least one, to judge by."""
-        order, count = rng.permutation(len(self)), max(1, round(held_out * len(self)))
+        """Return those to train on, and a share to judge by; at least one of each."""
+        order, count = rng.permutation(len(self)), min(max(1, round(held_out * len(self))), len(self) - 1)
         return self.take(order[count:]), self.take(order[:count])
 
     @classmethod
@@ -114,7 +117,7 @@ def _rows(file: Any) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the columns of each line that is not empty."""
     start = file.read(4096)
     file.seek(0)
-    if "::" in start:
+    if len(start.lstrip().partition("\n")[0].split("::")) > 2:
         yield from ((n, line.rstrip("\r\n").split("::")) for n, line in enumerate(file, start=1) if line.strip())
         return
     separator = next((mark for mark in "\t;" if mark in start.partition("\n")[0]), ",")
@@ -141,9 +144,10 @@ def _places(path: Path, row: list[str]) -> dict[str, int] | None:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return math.nan
+    return number if abs(number) <= LARGEST else math.nan
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
