@@ -39,7 +39,7 @@ IN_TORCH = {
     "AMSGrad": lambda p: torch.optim.AdamW(p, 0.01, amsgrad=True),
     "NAdam": lambda p: torch.optim.NAdam(p, 0.01, momentum_decay=0.01),
     "Adamax": lambda p: torch.optim.Adamax(p, 0.01),
-    "RMSProp": lambda p: torch.optim.RMSprop(p, 0.01),
+    "RMSProp": lambda p: torch.optim.RMSprop(p, 0.01, alpha=0.9),
     "AdaGrad": lambda p: torch.optim.Adagrad(p, 0.01),
     "Lion": lambda p: adamas.torch.Lion(p, 0.01),
 }
@@ -81,6 +81,28 @@ def test_from_torch_and_back(rule, named, tmp_path):
     for p, q, array in zip(tensors, others, arrays, strict=True):
         assert_array_equal(p.detach().numpy(), q.detach().numpy())
         assert_allclose(array, p.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (torch.optim.RAdam, "may be RAdam's"),
+        (lambda p: torch.optim.Adam(p, maximize=True), "maximize=True is not converted"),
+        (lambda p: torch.optim.Adagrad(p, lr_decay=0.1), "lr_decay=0.1 is not converted"),
+    ],
+)
+def test_what_would_be_taken_for_another_is_refused(make, words):
+    tensors = [torch.nn.Parameter(torch.tensor(p)) for p in start().values()]
+    optimizer = make(tensors)
+    run_torch(tensors, optimizer, 0, 2)
+    with pytest.raises(CheckpointError, match=words):
+        convert.from_torch(optimizer.state_dict())
+    run_torch(tensors, adam := torch.optim.AdamW(tensors), 0, 2)
+    old = adam.state_dict()
+    del old["param_groups"][0]["decoupled_weight_decay"]
+    with pytest.raises(CheckpointError, match="name the rule, Adam or AdamW"):
+        convert.from_torch(old)
+    assert convert.from_torch(old, "AdamW").hyperparameters["weight_decay"] == 0.01
 
 
 def test_groups_of_torch_become_groups():

@@ -69,6 +69,10 @@ def from_torch(state_dict: Mapping[str, Any], rule: str | None = None) -> State:
 def _found(entry: Mapping[str, Any], group: Mapping[str, Any]) -> str:
     """Return the name of the rule that remembers what an entry holds."""
     held = {name for name in entry if name not in ("step", "ema", "weight_copy")}
+    if {"exp_avg", "exp_avg_sq"} == held and "amsgrad" not in group:
+        raise CheckpointError("the state is like Adam's, but its group is not: it may be RAdam's or another's, refused")
+    if "amsgrad" in group and group.get("weight_decay") and "decoupled_weight_decay" not in group:
+        raise CheckpointError("the file does not say whether its decay is decoupled: name the rule, Adam or AdamW")
     for rule in OF_TORCH:
         names = {_torch_class(rule).names[name] for name in RULES[rule].state_names}
         names |= set(RULES[rule].first_carry)
@@ -93,9 +97,14 @@ def _numbers(tensor: Any) -> Array:
 
 def _known(group: Mapping[str, Any], rule: str) -> dict[str, Any]:
     """Return the hyper-parameters of a group, by our names."""
+    for name in ("maximize", "lr_decay"):
+        if group.get(name):
+            raise CheckpointError(f"{name}={group[name]!r} is not converted: adamas has no such hyper-parameter")
     known = {"learning_rate": float(group["lr"]), "weight_decay": float(group.get("weight_decay", 0.0))}
     if "betas" in group:
         known |= {"beta1": float(group["betas"][0]), "beta2": float(group["betas"][1])}
+    if "alpha" in group:
+        known["beta2"] = float(group["alpha"])
     known |= {ours: float(group[key]) for ours, key in TORCH_NUMBERS.items() if key in group}
     if "decoupled_weight_decay" in group:
         known["decoupled"] = _is_decoupled(group)
@@ -121,6 +130,8 @@ def to_torch(state: State) -> dict[str, Any]:
     group.update(lr=known["learning_rate"], weight_decay=known.get("weight_decay", 0.0))
     if "betas" in group and "beta1" in known:
         group["betas"] = (known["beta1"], known["beta2"])
+    if "alpha" in group and "beta2" in known:
+        group["alpha"] = known["beta2"]
     group.update({key: known[ours] for ours, key in TORCH_NUMBERS.items() if ours in known and key in group})
     if "amsgrad" in group:
         group["amsgrad"] = state.rule == "AMSGrad"
