@@ -332,9 +332,12 @@ def test_states_that_do_not_fit():
     with pytest.raises(CheckpointError, match="has no state"):
         convert.from_optimizer(adamas.Adam())
     with pytest.raises(CheckpointError, match="3 variables are not those of Adam"):
-        convert.from_keras([np.int64(1), np.float32(0.1), np.ones(3)])
+        convert.from_keras([np.int64(1), np.float32(0.1), np.ones(3)], "Adam")
     with pytest.raises(CheckpointError, match=r"m of shape \(3,\), v of shape \(2,\), but Adam remembers m, v"):
-        convert.from_keras([np.int64(1), np.float32(0.1), np.ones(3), np.ones(2)])
+        convert.from_keras([np.int64(1), np.float32(0.1), np.ones(3), np.ones(2)], "Adam")
+    for count in (-1, 1.5, np.nan, np.inf):
+        with pytest.raises(CheckpointError, match="is no count of steps"):
+            convert.from_keras([np.float64(count), np.float32(0.1), np.ones(3)], "Lion")
     opt = adamas.AdamW()
     p = np.ones((6, 2), np.float32)
     for row in (1, 2):

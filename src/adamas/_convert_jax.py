@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamas import _tree
-from adamas._state import Moments, State, told
+from adamas._state import Moments, State, as_count, told
 from adamas.errors import CheckpointError
 
 Array = NDArray[Any]
@@ -34,11 +34,13 @@ def _optax_fields(rule: str) -> dict[str, str]:
     raise CheckpointError(f"the state of {rule} is not converted to or from optax: {reason}")
 
 
-def from_optax(state: Any, rule: str = "Adam") -> State:
+def from_optax(state: Any, rule: str) -> State:
     """Return the state of an optax optimizer: of ``optax.adam`` and others, wherever in the tuple it stands.
 
-    rule: "Adam", "AdamW", "Adamax" or "Lion", which a state of optax does not say. The parameters may be nested in
-    lists, tuples and dicts; hyper-parameters are not in the state. Raises CheckpointError if it is not such.
+    rule: "Adam", "AdamW", "Adamax" or "Lion", which a state of optax does not say: nadam's looks like
+        adam's. The parameters may be nested in lists, tuples and dicts; hyper-parameters are not in the state.
+
+    Raises CheckpointError if it is not such.
     """
     fields = _optax_fields(rule)
     part = _part(state, fields.values())
@@ -53,7 +55,7 @@ def from_optax(state: Any, rule: str = "Adam") -> State:
         Moments({ours: _array(column[i]) for ours, column in columns.items()})
         for i in range(len(list(_tree.leaves(first))))
     ]
-    return State(rule, int(_field(part, "count")), _tree.replace(first, iter(leaves), in_place=False))
+    return State(rule, as_count(_field(part, "count")), _tree.replace(first, iter(leaves), in_place=False))
 
 
 def to_optax(state: State, like: Any) -> Any:
@@ -149,7 +151,7 @@ def _keras_names(rule: str) -> tuple[str, ...]:
     return OF_KERAS[rule]
 
 
-def from_keras(variables: Sequence[Any], rule: str = "Adam") -> State:
+def from_keras(variables: Sequence[Any], rule: str) -> State:
     """Return the state of a Keras 3 optimizer, given its ``variables``, or arrays in their order.
 
     The parameters are a list. rule: "Adam", "AdamW", "AMSGrad", "Adamax" or "Lion". A CheckpointWarning tells where its
@@ -171,7 +173,7 @@ def from_keras(variables: Sequence[Any], rule: str = "Adam") -> State:
         held = {name: _array(arrays[first + k]) for k, name in enumerate(together)}
         held |= {name: _array(arrays[2 + count * len(together) + i]) for name in names if name == "v_max"}
         leaves.append(Moments(held))
-    state = State(rule, int(arrays[0]), leaves, {"learning_rate": float(arrays[1])})
+    state = State(rule, as_count(arrays[0]), leaves, {"learning_rate": float(arrays[1])})
     if rule in FORMS_OF_KERAS:
         told(FORMS_OF_KERAS[rule])
     return state

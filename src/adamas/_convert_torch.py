@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from adamas import _tree
-from adamas._state import Moments, State, nested, told
+from adamas._state import Moments, State, as_count, nested, told
 from adamas.errors import CheckpointError
 from adamas.rules import RULES
 
@@ -63,7 +63,7 @@ def from_torch(state_dict: Mapping[str, Any], rule: str | None = None) -> State:
     differing = zip(paths, each, strict=True)
     own = tuple((glob.escape(path), values) for path, values in differing if values != each[0])
     carry = {"mu_product": products.pop()} if products else {}
-    return State(rule, int(counts.pop()), tree, each[0], own, carry)
+    return State(rule, as_count(counts.pop()), tree, each[0], own, carry)
 
 
 def _found(entry: Mapping[str, Any], group: Mapping[str, Any]) -> str:

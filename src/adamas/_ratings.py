@@ -48,7 +48,7 @@ def train_ratings(
     at_least(0, "--seed", seed)
     if not 0 < held_out < 1:
         reject("--held-out", f"must be between 0 and 1, got {held_out:g}")
-    modes = [mode.strip() for mode in (compare or sparse).split(",")]
+    modes = [sparse] if compare is None else [mode.strip() for mode in compare.split(",")]
     if wrong := [mode for mode in modes if mode not in MODES]:
         reject("--compare" if compare else "--sparse", f"is {wrong[0]!r}: it must be {', '.join(MODES)}")
     if len(set(modes)) < len(modes):

@@ -89,6 +89,14 @@ def nested(names: Sequence[str], leaves: Sequence[Any]) -> Any:
     return tree
 
 
+def as_count(steps: Any) -> int:
+    """Return a count of steps; raise CheckpointError if it is none."""
+    number = float(steps)
+    if not (0 <= number < 2**53 and number.is_integer()):
+        raise CheckpointError(f"{number:g} is no count of steps")
+    return int(number)
+
+
 def told(what: str) -> None:
     warnings.warn(what, CheckpointWarning, stacklevel=3)
 
