@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 
+import h5py
 import jax
 import numpy as np
 import optax
@@ -122,6 +123,74 @@ def test_groups_of_torch_become_groups():
         convert.to_torch(convert.from_optimizer(ours))
 
 
+def weights_then_biases():
+    """Return the parameters of two layers, and AdamW that decays the weights alone, as it is mostly used."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)).double()
+    named = dict(model.named_parameters())
+    groups = [
+        {"params": [(name, p) for name, p in named.items() if name.endswith("weight")], "weight_decay": 0.1},
+        {"params": [(name, p) for name, p in named.items() if name.endswith("bias")], "weight_decay": 0.0},
+    ]
+    return named, torch.optim.AdamW(groups, 0.01)
+
+
+def step_layers(named, optimizer, first, last):
+    for step in range(first, last):
+        rng = np.random.default_rng(step)
+        for name in sorted(named):
+            named[name].grad = torch.tensor(rng.standard_normal(named[name].shape))
+        optimizer.step()
+
+
+def test_groups_of_torch_come_back(tmp_path):
+    named, optimizer = weights_then_biases()
+    step_layers(named, optimizer, 0, 5)
+    torch.save(optimizer.state_dict(), tmp_path / "torch.pt")
+    state = convert.read(tmp_path / "torch.pt", "torch")
+    assert list(state.tree) == ["0.weight", "1.weight", "0.bias", "1.bias"]
+    convert.write(state, tmp_path / "ours", "adamas")
+    ours = adamas.AdamW.load(tmp_path / "ours")
+    arrays = {name: p.detach().numpy().copy() for name, p in named.items()}  # in the order of the model
+    for step in range(5, 10):
+        rng = np.random.default_rng(step)
+        drawn = {name: rng.standard_normal(named[name].shape) for name in sorted(named)}
+        ours.update(arrays, {name: drawn[name] for name in arrays})
+    ours.save(tmp_path / "ours")
+    state = convert.read(tmp_path / "ours", "adamas")
+    convert.write(state, tmp_path / "back.pt", "torch", like=tmp_path / "torch.pt")
+
+    step_layers(named, optimizer, 5, 10)
+    moved, again = weights_then_biases()
+    again.load_state_dict(torch.load(tmp_path / "back.pt", weights_only=True))
+    with torch.no_grad():
+        for name, p in moved.items():
+            p.copy_(torch.from_numpy(arrays[name]))
+    assert [group["weight_decay"] for group in again.param_groups] == [0.1, 0.0]
+    step_layers(named, optimizer, 10, 30)
+    step_layers(moved, again, 10, 30)
+    for name, p in named.items():
+        assert_allclose(moved[name].detach().numpy(), p.detach().numpy(), rtol=1e-12, atol=1e-14)
+    like = optimizer.state_dict()
+    for change, words in (
+        (like["param_groups"].pop, "of 4 parameters, and the one to fill of 2"),
+        (lambda: like.update(param_groups=[{"params": [0, 1, 2, 3], "lr": 0.1}]), "are not of torch's optimizer for"),
+    ):
+        change()
+        with pytest.raises(CheckpointError, match=words):
+            convert.to_torch(state, like)
+    with pytest.raises(CheckpointError, match="another amsgrad="):
+        convert.to_torch(state, torch.optim.AdamW(list(named.values()), amsgrad=True).state_dict())
+    three = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW(three)
+    for p in three:
+        p.grad = torch.ones(3)
+    optimizer.step()
+    state = convert.State("AdamW", 1, [convert.Moments({"m": np.ones(2), "v": np.ones(2)})] * 2)
+    with pytest.raises(CheckpointError, match=r"parameter 0 has shape \(3,\) there and \(2,\)"):
+        convert.to_torch(state, optimizer.state_dict())
+
+
 # --- optax ------------------------------------------------------------------------------------------------------------
 
 IN_OPTAX = {
@@ -170,6 +239,25 @@ def test_from_optax_and_back(rule, tmp_path):
             assert_allclose(p, q, rtol=1e-12, atol=1e-14)
 
 
+def test_dicts_go_to_optax_by_their_keys():
+    params = {"b": np.zeros(2), "a": np.zeros(2)}
+    opt = adamas.Adam()
+    opt.update(params, {"b": np.full(2, 1.0), "a": np.full(2, 2.0)})
+    back = convert.to_optax(convert.from_optimizer(opt), optax.adam(0.1).init(jax.tree.map(np.asarray, params)))
+    assert_allclose(back[0].mu["a"], 0.2)
+    assert_allclose(back[0].mu["b"], 0.1)
+
+
+def test_states_of_optax_that_do_not_fit():
+    params = {"a": np.zeros(2), "b": np.zeros(2)}
+    with pytest.raises(CheckpointError, match="of optax's ScaleByBeliefState, and that of Adam of ScaleByAdamState"):
+        convert.from_optax(optax.adabelief(0.1).init(params), "Adam")
+    state = optax.adam(0.1).init(params)
+    broken = (state[0]._replace(nu={"a": np.zeros(2)}), *state[1:])
+    with pytest.raises(CheckpointError, match=r"trees of the state differ: nu has no 'b', which params has"):
+        convert.from_optax(broken, "Adam")
+
+
 # --- Keras ------------------------------------------------------------------------------------------------------------
 
 
@@ -191,8 +279,8 @@ IN_KERAS = {
 }
 
 
-def keras_model(keras, rule):
-    layers = [keras.layers.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)]
+def keras_model(keras, rule, dtype="float32"):
+    layers = [keras.layers.Input((3,)), keras.layers.Dense(4, dtype=dtype), keras.layers.Dense(1, dtype=dtype)]
     model = keras.Sequential(layers)
     model.compile(IN_KERAS[rule](keras), loss="mse")
     model.optimizer.build(model.trainable_variables)
@@ -202,14 +290,20 @@ def keras_model(keras, rule):
 def run_keras(model, first, last):
     for step in range(first, last):
         rng = np.random.default_rng(step)
-        pairs = [(rng.standard_normal(v.shape).astype(np.float32), v) for v in model.trainable_variables]
+        pairs = [(rng.standard_normal(v.shape).astype(v.dtype), v) for v in model.trainable_variables]
         model.optimizer.apply_gradients(pairs)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("rule", IN_KERAS)
-def test_from_keras_and_back(rule, keras, tmp_path):
-    model = keras_model(keras, rule)
+def test_from_keras_and_back(rule, dtype, keras, tmp_path):
+    model = keras_model(keras, rule, dtype)
     run_keras(model, 0, 10)
     file = tmp_path / "model.weights.h5"
     model.save_weights(file)
@@ -222,7 +316,8 @@ def test_from_keras_and_back(rule, keras, tmp_path):
     assert len(told) == (0 if rule == "Lion" else 2)
     assert all("Keras adds epsilon" in text for text in told)
     assert (state.rule, state.t) == (rule, 10)
-    other = keras_model(keras, rule)
+    assert {array.dtype for _, moments in state.by_path() for array in moments.arrays.values()} == {np.dtype(dtype)}
+    other = keras_model(keras, rule, dtype)
     other.load_weights(tmp_path / "back.weights.h5")
     run_keras(model, 10, 30)
     run_keras(other, 10, 30)
@@ -233,6 +328,58 @@ def test_from_keras_and_back(rule, keras, tmp_path):
         arrays = convert.to_keras(convert.from_keras(model.optimizer.variables, rule))
     for v, array in zip(model.optimizer.variables, arrays, strict=True):
         assert_array_equal(np.asarray(v), array)
+
+
+def test_files_of_weights_that_reach_elsewhere(tmp_path):
+    secret, file = tmp_path / "secret.h5", tmp_path / "some.weights.h5"
+    with h5py.File(secret, "w") as other:
+        other["x"] = np.ones(3, np.float32)
+    (tmp_path / "raw").write_bytes(bytes(64))
+
+    def huge(group):
+        group.create_dataset("2", (10**12,), np.float32)
+
+    def words(group):
+        group["2"] = np.array([b"text"])
+
+    def external(group):
+        group.create_dataset("2", (4,), np.float32, external=[(str(tmp_path / "raw"), 0, 16)])
+
+    def virtual(group):
+        layout = h5py.VirtualLayout((3,), np.float32)
+        layout[:] = h5py.VirtualSource(str(secret), "x", (3,))
+        group.create_virtual_dataset("2", layout)
+
+    def link(group):
+        group["2"] = h5py.ExternalLink(str(secret), "x")
+
+    def soft(group):
+        group["2"] = h5py.SoftLink("/optimizer/vars/1")
+
+    for attack, says in (
+        (huge, "says that it holds 4,000,000,000,000 bytes"),
+        (words, "not numbers"),
+        (external, "which are not there"),
+        (virtual, "which are not there"),
+        (link, "'2' is a link"),
+        (soft, "'2' is a link"),
+    ):
+        with h5py.File(file, "w") as made:
+            group = made.create_group("optimizer/vars")
+            group["0"], group["1"] = np.int64(1), np.float32(0.1)
+            attack(group)
+        with pytest.raises(CheckpointError, match=says):
+            convert.read(file, "keras", "Lion")
+    with h5py.File(file, "w") as made:
+        made["optimizer"] = h5py.ExternalLink(str(secret), "/")
+    with pytest.raises(CheckpointError, match="'optimizer' is a link"):
+        convert.read(file, "keras", "Lion")
+
+
+def test_a_learning_rate_of_keras_that_is_none():
+    with pytest.warns(CheckpointWarning, match="the learning rate of the file is nan: the default stands"):
+        state = convert.from_keras([np.int64(1), np.float32(np.nan), np.ones(3)], "Lion")
+    assert convert.to_optimizer(state).learning_rate == adamas.Lion().learning_rate
 
 
 # --- what is not converted --------------------------------------------------------------------------------------------
@@ -257,7 +404,7 @@ def stepped(rule="Adam", **options):
 def test_rules_that_others_compute_otherwise_are_refused(rule, library, words, tmp_path):
     state = convert.from_optimizer(stepped(rule))
     with pytest.raises(CheckpointError, match=words):
-        convert.write(state, tmp_path / "x", library, like=tmp_path / "y")
+        convert.write(state, tmp_path / "x", library)
     assert not list(tmp_path.iterdir())
 
 
@@ -314,15 +461,8 @@ def test_states_that_do_not_fit():
     with pytest.raises(CheckpointError, match="goes through another parameter"):
         state.named(["a", "a.b"])
     four = convert.State("Adam", 1, [convert.Moments({"m": np.ones(2), "v": np.ones(2)}) for _ in range(4)])
-    with pytest.raises(CheckpointError, match="have another order, and libraries go by the order"):
-        four.named(["l1.weight", "l2.weight", "l1.bias", "l2.bias"])
-    named = [(name, torch.nn.Parameter(torch.ones(2))) for name in ("a.x", "b", "a.y")]
-    opt = torch.optim.Adam(named)
-    for _, p in named:
-        p.grad = torch.ones(2)
-    opt.step()
-    with pytest.raises(CheckpointError, match="have another order"):
-        convert.from_torch(opt.state_dict())
+    assert list(four.named(["l1.w", "l2.w", "l1.b", "l2.b"]).tree) == ["l1.w", "l2.w", "l1.b", "l2.b"]
+    assert list(four.named(["l1.w", "l1.b", "l2.w", "l2.b"]).tree["l2"]) == ["w", "b"]
     with pytest.raises(CheckpointError, match="is there twice"):
         state.named(["a", "a"])
     with pytest.raises(CheckpointError, match=r"'0' has shape \(4,\) there and \(3,\) in the state"):
@@ -338,6 +478,11 @@ def test_states_that_do_not_fit():
     for count in (-1, 1.5, np.nan, np.inf):
         with pytest.raises(CheckpointError, match="is no count of steps"):
             convert.from_keras([np.float64(count), np.float32(0.1), np.ones(3)], "Lion")
+    bad = convert.State("Lion", 1, [convert.Moments({"m": np.ones(2)})], {"beta1": 2.0})
+    with pytest.raises(CheckpointError, match="that Lion does not take: beta1 must be"):
+        convert.to_optimizer(bad)
+    with pytest.raises(ValueError, match="beta2 must be"):
+        convert.to_optimizer(bad, beta1=0.9, beta2=2.0)
     opt = adamas.AdamW()
     p = np.ones((6, 2), np.float32)
     for row in (1, 2):
@@ -354,7 +499,7 @@ def test_the_command(adamas_, tmp_path):
     optimizer = torch.optim.AdamW(tensors, 0.01)
     run_torch(tensors, optimizer, 0, 5)
     torch.save(optimizer.state_dict(), tmp_path / "opt.pt")
-    (tmp_path / "names.txt").write_text("\n".join(SHAPES))
+    (tmp_path / "names.txt").write_text("\n".join(SHAPES) + "\n\n")
     done = adamas_("convert", "opt.pt", "ours", "--from", "torch", "--to", "adamas", "--names", "names.txt")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "ours: AdamW after 5 steps, of 3 parameters\n"

@@ -24,7 +24,11 @@ def convert_command(
         Path | None, typer.Option(help="A text with a name for each parameter, in order, one in a line.")
     ] = None,
     like: Annotated[
-        Path | None, typer.Option(help="For Keras: a .weights.h5 of the compiled model, whose weights OUT gets.")
+        Path | None,
+        typer.Option(
+            help="For Keras: a .weights.h5 of the compiled model, whose weights OUT gets. For torch, optional: a file "
+            "of the optimizer that will load OUT, whose groups are kept."
+        ),
     ] = None,
 ) -> None:
     """Convert the state of an optimizer: its moments and its count of steps.
@@ -37,7 +41,8 @@ def convert_command(
         warnings.simplefilter("always", CheckpointWarning)
         state = convert.read(source, library, rule)
         if names is not None:
-            state = state.named(names.read_text(encoding="utf-8").split())
+            lines = names.read_text(encoding="utf-8").splitlines()
+            state = state.named([line.strip() for line in lines if line.strip()])
         convert.write(state, target, to, like)
     for warning in seen:
         print(f"note: {warning.message}")

@@ -46,11 +46,17 @@ def from_optax(state: Any, rule: str) -> State:
     part = _part(state, fields.values())
     if part is None:
         raise CheckpointError(f"no part of the state has {', '.join(fields.values())}: it is not that of {rule}")
+    kind = type(part).__name__
+    if kind.startswith("ScaleBy") and kind != (wanted := "ScaleByLionState" if rule == "Lion" else "ScaleByAdamState"):
+        raise CheckpointError(f"the state is of optax's {kind}, and that of {rule} of {wanted}")
     if hasattr(part, "nu_max") or (isinstance(part, Mapping) and "nu_max" in part):
         raise CheckpointError(f"the state of AMSGrad is not converted to or from optax: {NOT_OF_OPTAX['AMSGrad']}")
     trees = {ours: _field(part, name) for ours, name in fields.items()}
     first = next(iter(trees.values()))
-    columns = {ours: list(_tree.matched(first, tree, ours)) for ours, tree in trees.items()}
+    try:
+        columns = {ours: list(_tree.matched(first, tree, fields[ours])) for ours, tree in trees.items()}
+    except ValueError as error:
+        raise CheckpointError(f"the trees of the state differ: {error}") from None
     leaves = [
         Moments({ours: _array(column[i]) for ours, column in columns.items()})
         for i in range(len(list(_tree.leaves(first))))
@@ -61,8 +67,8 @@ def from_optax(state: Any, rule: str) -> State:
 def to_optax(state: State, like: Any) -> Any:
     """Return a state of optax, that of ``optimizer.init(params)``, with the moments and counts of ours.
 
-    like: the state to fill, whose trees, shapes and dtypes must fit; a new one is returned. Raises CheckpointError if
-    they do not.
+    like: the state to fill, whose trees, shapes and dtypes must fit; a new one is returned. Parameters go by their
+    names if all of these are the same, else by order. Raises CheckpointError if they do not fit.
     """
     fields = _optax_fields(state.rule)
     if _part(like, fields.values()) is None:
@@ -89,6 +95,9 @@ def _refilled(tree: Any, state: State, name: str) -> Any:
     old, new = list(_tree.leaves(tree)), state.arrays(name)
     if len(old) != len(new):
         raise CheckpointError(f"the state is of {len(new)} parameters, and the one to fill of {len(old)}")
+    by_path = {path: moments.arrays[name] for path, moments in state.by_path()}
+    if by_path.keys() == {_tree.path(keys) for keys, _ in old}:
+        new = [by_path[_tree.path(keys)] for keys, _ in old]  # JAX sorts the keys of dicts, others do not
     for (keys, before), array in zip(old, new, strict=True):
         if tuple(before.shape) != array.shape:
             raise CheckpointError(
@@ -173,7 +182,11 @@ def from_keras(variables: Sequence[Any], rule: str) -> State:
         held = {name: _array(arrays[first + k]) for k, name in enumerate(together)}
         held |= {name: _array(arrays[2 + count * len(together) + i]) for name in names if name == "v_max"}
         leaves.append(Moments(held))
-    state = State(rule, as_count(arrays[0]), leaves, {"learning_rate": float(arrays[1])})
+    rate = float(arrays[1])
+    known = {"learning_rate": rate} if 0 <= rate < math.inf else {}
+    if not known:
+        told(f"the learning rate of the file is {rate:g}: the default stands until you give one")
+    state = State(rule, as_count(arrays[0]), leaves, known)
     if rule in FORMS_OF_KERAS:
         told(FORMS_OF_KERAS[rule])
     return state

@@ -1,5 +1,6 @@
 """States of optimizers to and from PyTorch's."""
 
+import copy
 import glob
 from collections.abc import Mapping
 from typing import Any
@@ -115,18 +116,48 @@ TORCH_NUMBERS = {"epsilon": "eps", "momentum_decay": "momentum_decay"}
 """Hyper-parameters that a group has under other names, besides lr, betas and weight_decay."""
 
 
-def to_torch(state: State) -> dict[str, Any]:
+def to_torch(state: State, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return a state as the ``state_dict()`` of torch's class of the rule, or of adamas.torch's if torch has none.
 
-    All parameters are in one group, by order: ``optimizer.load_state_dict`` takes it if its own are. Raises
-    CheckpointError for rules that torch computes otherwise.
+    like: the ``state_dict()`` of the optimizer that will load it, whose groups are kept with their hyper-parameters;
+        parameters go by its names if all of these are the same, else by order. Without it all parameters are in one
+        group, by order: ``optimizer.load_state_dict`` takes it if its own are.
+
+    Raises CheckpointError for rules that torch computes otherwise, and where `like` does not fit.
     """
     import torch  # noqa: PLC0415 - optional
 
     cls = _torch_class(state.rule)
-    known = {"learning_rate": 1e-3, **state.hyperparameters}
     base = getattr(torch.optim, cls.__name__, cls)
     group = base([torch.zeros(1)]).state_dict()["param_groups"][0]
+    names = [".".join(map(str, keys)) for keys, _ in _tree.leaves(state.tree)]
+    held = dict(enumerate(moments for _, moments in state.by_path()))
+    if like is None:
+        if state.groups:
+            told("the groups of hyper-parameters are not converted: give like=, the state_dict() to fill")
+        _set_group(group, state)
+        group["params"] = list(held)
+        if not isinstance(state.tree, list):
+            group["param_names"] = names
+        groups = [group]
+    else:
+        groups = _like_groups(like, group, state)
+        theirs = [name for own in groups for name in own.get("param_names", ())]
+        order = [names.index(name) for name in theirs] if sorted(theirs) == sorted(names) else list(held)
+        places = [place for own in groups for place in own["params"]]
+        held = {place: held[i] for place, i in zip(places, order, strict=True)}
+        _check_shapes(like, held, cls.names)
+    entries = {}
+    for place, moments in held.items():
+        arrays = {cls.names[name]: torch.from_numpy(array.copy()) for name, array in moments.arrays.items()}
+        carried = {name: torch.tensor(value) for name, value in state.carry.items()}
+        entries[place] = {"step": torch.tensor(float(state.t)), **carried, **arrays}
+    return {"state": entries, "param_groups": groups}
+
+
+def _set_group(group: dict[str, Any], state: State) -> None:
+    """Give a group of torch the hyper-parameters of a state."""
+    known = {"learning_rate": 1e-3, **state.hyperparameters}
     group.update(lr=known["learning_rate"], weight_decay=known.get("weight_decay", 0.0))
     if "betas" in group and "beta1" in known:
         group["betas"] = (known["beta1"], known["beta2"])
@@ -137,15 +168,27 @@ def to_torch(state: State) -> dict[str, Any]:
         group["amsgrad"] = state.rule == "AMSGrad"
     if "decoupled_weight_decay" in group:
         group["decoupled_weight_decay"] = bool(known.get("decoupled", state.rule == "AdamW"))
-    if state.groups:
-        told("the groups of hyper-parameters are not converted: give them to torch's optimizer")
-    names, entries = [], {}
-    for place, (path, moments) in enumerate(state.by_path()):
-        names.append(path)
-        arrays = {cls.names[name]: torch.from_numpy(array.copy()) for name, array in moments.arrays.items()}
-        carried = {name: torch.tensor(value) for name, value in state.carry.items()}
-        entries[place] = {"step": torch.tensor(float(state.t)), **carried, **arrays}
-    group["params"] = list(entries)
-    if not isinstance(state.tree, list):
-        group["param_names"] = names
-    return {"state": entries, "param_groups": [group]}
+
+
+def _like_groups(like: Mapping[str, Any], group: Mapping[str, Any], state: State) -> list[dict[str, Any]]:
+    """Return the groups of another state of torch, if they are those of this rule and of as many parameters."""
+    groups: list[dict[str, Any]] = copy.deepcopy(list(like.get("param_groups", ())))
+    count, own = sum(len(held["params"]) for held in groups), len(list(state.by_path()))
+    if count != own:
+        raise CheckpointError(f"the state is of {own} parameters, and the one to fill of {count}")
+    if any(group.keys() - held.keys() for held in groups):
+        raise CheckpointError(f"the groups to fill are not of torch's optimizer for {state.rule}")
+    if any("amsgrad" in held and held["amsgrad"] != (state.rule == "AMSGrad") for held in groups):
+        raise CheckpointError(f"the groups to fill have another amsgrad= than {state.rule}: make them alike")
+    return groups
+
+
+def _check_shapes(like: Mapping[str, Any], held: Mapping[int, Moments], names: Mapping[str, str]) -> None:
+    """Raise CheckpointError if another state of torch remembers arrays of other shapes."""
+    for place, entry in like.get("state", {}).items():
+        for name, array in held[place].arrays.items() if place in held else ():
+            if names[name] in entry and tuple(entry[names[name]].shape) != array.shape:
+                raise CheckpointError(
+                    f"parameter {place} has shape {tuple(entry[names[name]].shape)} there and {array.shape} in the "
+                    "state"
+                )

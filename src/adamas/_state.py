@@ -61,7 +61,7 @@ class State:
         return [moments.arrays[name] for _, moments in self.by_path()]
 
     def named(self, names: Sequence[str]) -> "State":
-        """Return the same with other names for the parameters, in order, nested where they have dots."""
+        """Return the same with other names for the parameters, in order; see `nested`."""
         held = [moments for _, moments in self.by_path()]
         if len(names) != len(held):
             raise CheckpointError(f"there are {len(names)} names for {len(held)} parameters: there must be as many")
@@ -69,7 +69,10 @@ class State:
 
 
 def nested(names: Sequence[str], leaves: Sequence[Any]) -> Any:
-    """Return leaves in dicts by the parts of their names."""
+    """Return leaves in dicts by the parts of their names, or in one dict if that would change their order.
+
+    The order is what other libraries go by: a list of all weights and then all biases must come back as that.
+    """
     tree: dict[str, Any] = {}
     for name, leaf in zip(names, leaves, strict=True):
         *parts, last = name.split(".")
@@ -81,12 +84,8 @@ def nested(names: Sequence[str], leaves: Sequence[Any]) -> Any:
         if last in place:
             raise CheckpointError(f"the name {name!r} is there twice, or within another")
         place[last] = leaf
-    if any(a is not b for (_, a), b in zip(_tree.leaves(tree), leaves, strict=True)):
-        raise CheckpointError(
-            "nested by their names the parameters have another order, and libraries go by the order: name those of a "
-            "module one after the other, or leave the names out"
-        )
-    return tree
+    kept = all(a is b for (_, a), b in zip(_tree.leaves(tree), leaves, strict=True))
+    return tree if kept else dict(zip(names, leaves, strict=True))
 
 
 def as_count(steps: Any) -> int:
@@ -127,10 +126,18 @@ def from_optimizer(optimizer: Optimizer) -> State:
 
 
 def to_optimizer(state: State, **given: Any) -> Any:
-    """Return an optimizer of the package in a state; hyper-parameters and options that are given count instead."""
+    """Return an optimizer of the package in a state; hyper-parameters and options that are given count instead.
+
+    Raises CheckpointError if one in the state is out of its range, ValueError if one that is given is.
+    """
     cls: Any = OPTIMIZERS[state.rule]
     known = {name: value for name, value in state.hyperparameters.items() if name in cls.rule.ranges}
-    optimizer = cls(**{**known, "groups": state.groups, **given})
+    try:
+        optimizer = cls(**{**known, "groups": state.groups, **given})
+    except ValueError as error:
+        if given:
+            raise
+        raise CheckpointError(f"the state has a hyper-parameter that {state.rule} does not take: {error}") from None
     memory = optimizer._memory
     zeros = (np.zeros_like(next(iter(moments.arrays.values()))) for _, moments in state.by_path())
     params = _tree.replace(state.tree, zeros, in_place=False)

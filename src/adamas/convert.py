@@ -65,29 +65,33 @@ def read(path: File, library: str, rule: str | None = None) -> State:
     Raises CheckpointError if it is no such file, is damaged, or its state cannot be converted; OSError if it cannot be
     read.
     """
-    try:
-        return _READERS[library](path, rule)
-    except KeyError:
-        raise ValueError(f"library must be {' or '.join(map(repr, LIBRARIES))}, got {library!r}") from None
+    _check_library(library)
+    return _READERS[library](path, rule)
 
 
 def write(state: State, path: File, library: str, like: File | None = None) -> None:
     """Write a state into a file, whole or not at all, in place of what is there.
 
-    library: as of `read`. like: for "keras", a ``.weights.h5`` of the compiled model, whose weights are kept.
+    library: as of `read`.
+    like: for "keras", a ``.weights.h5`` of the compiled model, whose weights are kept; for "torch", optional, a file of
+        the optimizer that will load this one, whose groups and their hyper-parameters are kept (`to_torch`).
 
     Raises CheckpointError if the state cannot be converted, or does not fit, and OSError if the file cannot be written.
     """
-    if library not in LIBRARIES:
-        raise ValueError(f"library must be {' or '.join(map(repr, LIBRARIES))}, got {library!r}")
+    _check_library(library)
     if library == "adamas":
         to_optimizer(state).save(path)
     elif library == "optax":
         _write_optax(state, path)
     else:
-        data = _torch_bytes(state) if library == "torch" else _keras_bytes(state, like)
+        data = _torch_bytes(state, like) if library == "torch" else _keras_bytes(state, like)
         with replacing(path) as file:
             file.write(data)
+
+
+def _check_library(library: str) -> None:
+    if library not in LIBRARIES:
+        raise ValueError(f"library must be {' or '.join(map(repr, LIBRARIES))}, got {library!r}")
 
 
 # --- ours, and optax's ------------------------------------------------------------------------------------------------
@@ -144,6 +148,11 @@ def _read_optax(path: File, rule: str | None) -> State:
 
 
 def _read_torch(path: File, rule: str | None) -> State:
+    return from_torch(_torch_state(path), rule)
+
+
+def _torch_state(path: File) -> dict[str, Any]:
+    """Return the state of an optimizer in a file of PyTorch."""
     import torch  # noqa: PLC0415 - optional
 
     try:
@@ -157,14 +166,14 @@ def _read_torch(path: File, rule: str | None) -> State:
         held = next((held[name] for name in PLACES if isinstance(held.get(name), dict)), held)
     if not isinstance(held, dict):
         raise CheckpointError(f"{path} holds {type(held).__name__}, not the state of an optimizer")
-    return from_torch(held, rule)
+    return held
 
 
-def _torch_bytes(state: State) -> bytes:
+def _torch_bytes(state: State, like: File | None) -> bytes:
     import torch  # noqa: PLC0415 - optional
 
     data = io.BytesIO()
-    torch.save(to_torch(state), data)
+    torch.save(to_torch(state, None if like is None else _torch_state(like)), data)
     return data.getvalue()
 
 
@@ -177,12 +186,30 @@ def _h5py() -> Any:
 
 
 def _variables(file: Any, path: Any) -> list[Any]:
-    """Return the arrays of an optimizer in a file of weights."""
+    """Return the arrays of an optimizer in a file of weights, which may be anyone's."""
     try:
-        group = file["optimizer/vars"]
-        return [np.asarray(group[str(i)]) for i in range(len(group))]
+        group = _held(_held(file, "optimizer"), "vars")
+        return [np.asarray(_checked(_held(group, str(i)))) for i in range(len(group))]
     except (KeyError, TypeError, OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} has no variables of an optimizer, as compiled models have: {error}") from None
+
+
+def _held(group: Any, name: str) -> Any:
+    """Return what a group holds itself: a link could lead to any file of the machine."""
+    link = group.get(name, getlink=True)
+    if link is not None and not isinstance(link, _h5py().HardLink):
+        raise ValueError(f"{name!r} is a link, which Keras never writes")
+    return group[name]
+
+
+def _checked(array: Any) -> Any:
+    """Return an array of a file if it holds numbers, here, and about as many as it takes room for."""
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.name} holds {array.dtype}, not numbers")
+    most = 1100 * array.id.get_storage_size()  # what deflate can do
+    if array.external or array.is_virtual or array.nbytes > most:
+        raise ValueError(f"{array.name} says that it holds {array.nbytes:,} bytes, which are not there")
+    return array
 
 
 def _opened(path: Any, source: Any) -> Any:
@@ -219,7 +246,7 @@ def _keras_bytes(state: State, like: File | None) -> bytes:
             )
         for i, (old, new) in enumerate(zip(before, arrays, strict=True)):
             if not (i == 1 and np.isnan(new)):  # a learning rate that is not known
-                file[f"optimizer/vars/{i}"][...] = new.astype(old.dtype)
+                file[f"optimizer/vars/{i}"][...] = new.astype(old.dtype)  # _variables has looked at it
     return data.getvalue()
 
 
