@@ -11,42 +11,64 @@ namespace adamas::ADAMAS_ISA {
 
 enum class Decay { none, coupled, decoupled };
 
-// Dense arrays, the state stored as S. The arrays do not overlap (work.cpp checks), so its iterations are independent.
-// rates: where the effective learning rates go, if they are wanted.
-// Flattened: the rule must be inlined to be vectorized, though it is used in many places.
-template <Decay decay, bool wants_rates, class S, template <class> class Rule, class T, std::size_t... i>
-[[gnu::flatten]] void loop(const Rule<T> rule, T scale, T weight, bool frozen, std::size_t n, T* p, const T* g,
-                           void* const* states, [[maybe_unused]] T* rates, std::index_sequence<i...>) {
-    S* const state[] = {static_cast<S*>(states[i])..., nullptr};
-    ADAMAS_INDEPENDENT
-    for (std::size_t k = 0; k < n; ++k) {
-        const T p_k = p[k];
-        T g_k = scale * g[k];
-        if constexpr (decay == Decay::coupled) g_k = contain(g_k + weight * p_k, g_k);
-        const auto step = [&](auto... s) {
-            const T moved = rule.change(p_k, g_k, s...);
-            if constexpr (wants_rates) rates[k] = rule.rate(s...);
-            ((state[i][k] = keep<S>(s)), ...);
-            return moved;
-        };
-        const T moved = step(static_cast<T>(widen(state[i][k]))...);
-        T change = frozen ? T{0} : moved;
-        if constexpr (decay == Decay::decoupled) change = change + weight * p_k;
-        p[k] = p_k - change;
-    }
+// The numbers of a step besides the rule's.
+template <class N>
+struct Around {
+    N scale, weight;
+    bool frozen;
+};
+
+// Steps element k, or as many from there on as N has. rates: where the effective learning rates go, if they are wanted.
+template <Decay decay, bool wants_rates, class N, class Rule, class T, class... State>
+[[gnu::always_inline]] inline void step(const Rule& rule, const Around<N>& around, std::size_t k, T* p, const T* g,
+                                        [[maybe_unused]] T* rates, const State&... state) {
+    const N p_k = read_as<N>(p + k);
+    N g_k = around.scale * read_as<N>(g + k);
+    if constexpr (decay == Decay::coupled) g_k = contain(g_k + around.weight * p_k, g_k);
+    const auto moved = [&](auto... s) {
+        const N change = rule.change(p_k, g_k, s...);
+        if constexpr (wants_rates) write_to(rates + k, rule.rate(s...));
+        (state.write(k, s), ...);
+        return change;
+    }(state.template read<N>(k)...);
+    N change = around.frozen ? N{} : moved;
+    if constexpr (decay == Decay::decoupled) change = change + around.weight * p_k;
+    write_to(p + k, p_k - change);
 }
 
-template <template <class> class Rule, bool wants_rates, class S, class T>
-void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, void* const* state, T* rates) {
-    constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
-    const auto rule = make<Rule, T>(c);
+// Dense arrays, which do not overlap (work.cpp checks). Flattened: the rule must be inlined, though it is used in many
+// places.
+template <Decay decay, bool wants_rates, template <class> class Rule, class T, class... State>
+[[gnu::flatten]] void loop(const Coefficients& c, double scale, double weight, std::size_t n, T* p, const T* g,
+                           T* rates, const State... state) {
+    const auto all_of = [&](auto one, std::size_t k, std::size_t end, std::size_t by) {
+        using N = decltype(one);
+        const auto rule = make<Rule, N>(c);
+        const Around<N> around{all<N>(static_cast<T>(scale)), all<N>(static_cast<T>(weight)), c.frozen};
+        for (; k < end; k += by) step<decay, wants_rates>(rule, around, k, p, g, rates, state...);
+    };
+    const std::size_t whole = n - n % width<T>;
+    if (whole > 0) all_of(Wide<T>{}, 0, whole, width<T>);
+    if (whole < n) all_of(T{}, whole, n, 1);
+}
+
+// find(i): where state array i is, which may be of different types.
+template <template <class> class Rule, bool wants_rates, class T, class Find, std::size_t... i>
+void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, T* rates,
+           [[maybe_unused]] const Find& find, std::index_sequence<i...>) {
     const auto run = [&](auto decay, double weight) {
-        loop<decay.value, wants_rates, S>(rule, static_cast<T>(scale), static_cast<T>(weight), c.frozen, n, p, g, state,
-                                          rates, states);
+        loop<decay.value, wants_rates, Rule>(c, scale, weight, n, p, g, rates,
+                                             find(std::integral_constant<std::size_t, i>{})...);
     };
     if (c.l2 != 0) return run(std::integral_constant<Decay, Decay::coupled>{}, c.l2);
     if (c.decay != 0) return run(std::integral_constant<Decay, Decay::decoupled>{}, c.decay);
     run(std::integral_constant<Decay, Decay::none>{}, 0.0);
+}
+
+template <template <class> class Rule, bool wants_rates = false, class T, class Find>
+void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, T* rates, const Find& find) {
+    dense<Rule, wants_rates>(c, scale, n, p, g, rates, find,
+                             std::make_index_sequence<words(Rule<T>::state_names)>{});
 }
 
 // Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
@@ -98,6 +120,26 @@ void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
     if (slots.copy) store<false>(p, Operand{slots.copy, slots.copy_type, nullptr}, start, n);
 }
 
+// Steps a tile whose state is read and written as it is stored, if there is such a loop.
+template <template <class> class Rule>
+bool step_stored(const Block& block, double scale, std::size_t start, std::size_t n, float* p, const float* g,
+                 float (*tiles)[tile]) {
+    const Coefficients& c = *block.coefficients;
+    const Slots& slots = *block.slots;
+    if (c.reduces()) return false;
+    if (slots.state_type == Type::q8) {
+        dense<Rule>(c, scale, n, p, g, static_cast<float*>(nullptr), [&](auto i) {
+            return Coded<is_nonnegative<Rule<float>>(i)>(Q8(slots.state[i], block.size), start, tiles[i]);
+        });
+        store_state<Rule<float>>(block, start, n, tiles);
+        return true;
+    }
+    if (slots.state_type != Type::bfloat16 || block.stochastic) return false;
+    dense<Rule>(c, scale, n, p, g, static_cast<float*>(nullptr),
+                [&](auto i) { return Kept<BFloat16>{static_cast<BFloat16*>(slots.state[i]) + start}; });
+    return true;
+}
+
 template <template <class> class Rule, bool observed, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
@@ -108,8 +150,8 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
     const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
     const bool coded = slots.state_type == Type::q8, reduces = c.reduces();
-    T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
-    [[maybe_unused]] T before[tile], rate_tile[tile];
+    alignas(wide_bytes) T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
+    [[maybe_unused]] alignas(wide_bytes) T before[tile], rate_tile[tile];
     [[maybe_unused]] Observer<T> observer;
     T* const rates = wants_rates ? rate_tile : nullptr;
     for (std::size_t start = begin; start < end;) {
@@ -122,24 +164,16 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             for (std::size_t k = 0; k < n; ++k) clipped[k] = clamp(factor * given[k], bound);
             g = clipped;
         }
-        bool direct = false;  // whether the state is converted one by one, not by tiles
-        if constexpr (!observed && std::is_same_v<T, float>) {
-            direct = slots.state_type == Type::bfloat16 && !block.stochastic && !reduces;
-            void* state[max_state] = {};
-            for (std::size_t i = 0; direct && i < states; ++i)
-                state[i] = static_cast<BFloat16*>(slots.state[i]) + start;
-            if (direct) dense<Rule, false, BFloat16>(c, scale, n, p, g, state, rates);
-        }
-        if (!direct) {
+        if (coded) prefetch_ahead(block, states, start, end);
+        bool stepped = false;
+        if constexpr (!observed && std::is_same_v<T, float>) stepped = step_stored<Rule>(block, scale, start, n, p, g, state_tiles);
+        if (!stepped) {
             T* state[states + 1] = {};
-            if (coded) prefetch_ahead(block, states, start, end);
             load_state<Rule<T>, false>(block, start, n, state_tiles, state);
             if (reduces) {
                 step_tile<Rule>(block, n, p, given, state, rates);
             } else {
-                void* anywhere[max_state] = {};
-                for (std::size_t i = 0; i < states; ++i) anywhere[i] = state[i];
-                dense<Rule, wants_rates, T>(c, scale, n, p, g, anywhere, rates);
+                dense<Rule, wants_rates>(c, scale, n, p, g, rates, [&](auto i) { return Kept<T>{state[i]}; });
             }
             store_state<Rule<T>>(block, start, n, state_tiles);
         }
@@ -174,11 +208,9 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
     if (!plain) return drive_tiles<Rule, false, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {
-        void* state[max_state] = {};
-        for (std::size_t i = 0; i < words(Rule<T>::state_names); ++i)
-            state[i] = static_cast<T*>(slots.state[i]) + start;
-        dense<Rule, false, T>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
-                              static_cast<const T*>(block.g.data) + start, state, static_cast<T*>(nullptr));
+        dense<Rule>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
+                    static_cast<const T*>(block.g.data) + start, static_cast<T*>(nullptr),
+                    [&](auto i) { return Kept<T>{static_cast<T*>(slots.state[i]) + start}; });
     };
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
     if (head > 0) step(begin, head);

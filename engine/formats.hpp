@@ -8,15 +8,8 @@
 #include <type_traits>
 #include <utility>
 
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
-
 #include "engine.hpp"
-
-#ifndef ADAMAS_ISA
-#error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
-#endif
+#include "wide.hpp"
 
 // The iterations of the loop that follows do not depend on each other.
 #ifdef __clang__
@@ -93,9 +86,20 @@ BFloat16 round_to_bfloat16(float x, std::uint32_t increment) {
     return {static_cast<std::uint16_t>(magnitude >= 0x7f800000u ? special : rounded)};
 }
 
+template <bool saturates>
+Bits round_to_bfloat16(Wide<float> x, Bits increment) {
+    const Bits bits = to_bits(x), magnitude = bits & 0x7fffffffu;
+    Bits rounded = (bits + increment) >> 16;
+    if (!any_from(magnitude, 0x7f7f0000u)) return rounded;
+    if constexpr (saturates) rounded -= (rounded & 0x7fffu) == 0x7f80u ? Bits{} + 1 : Bits{};
+    const Bits special = magnitude > 0x7f800000u ? Bits{} + 0x7fc0u : bits >> 16;
+    return magnitude >= 0x7f800000u ? special : rounded;
+}
+
 // The increment that rounds to the nearest, ties to even. The mean of random ones, uniform, makes the result exact on
 // average.
-inline std::uint32_t nearest(float x) {
+template <class N>
+auto nearest(N x) {
     return 0x7fffu + ((to_bits(x) >> 16) & 1);
 }
 
@@ -144,16 +148,6 @@ inline void narrow_eight(const float* from, Float16* to) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_blendv_epi8(half, special, mask));
 }
 #endif
-
-// Returns a number of the state as it is stored.
-template <class S, class T>
-S keep(T x) {
-    if constexpr (std::is_same_v<S, T>) {
-        return x;
-    } else {
-        return round_to_bfloat16<true>(static_cast<float>(x), nearest(static_cast<float>(x)));
-    }
-}
 
 // --- random numbers --------------------------------------------------------------------------------------------------
 

@@ -8,26 +8,12 @@
 
 namespace adamas::ADAMAS_ISA {
 
-#ifdef __AVX512F__
-constexpr std::size_t wide_bytes = 64;
-#elif defined __AVX__
-constexpr std::size_t wide_bytes = 32;
-#else
-constexpr std::size_t wide_bytes = 16;
-#endif
-
-// As many numbers as an instruction takes.
-template <class T>
-struct Wide {
-    typedef T type __attribute__((vector_size(wide_bytes)));
-};
-
 // Adds what term(i, x) writes to x for the elements i < n, of a tile, to partial sums in T: element i to that of
 // i % sum_lanes. x is a number, or as many as are wide.
 template <class T, class Term>
 [[gnu::always_inline]] inline void add_up(std::size_t n, T* lanes, const Term& term) {
-    constexpr std::size_t width = wide_bytes / sizeof(T), count = sum_lanes / width;
-    typename Wide<T>::type sums[count] = {}, x;
+    constexpr std::size_t width = ADAMAS_ISA::width<T>, count = sum_lanes / width;
+    Wide<T> sums[count] = {}, x;
     std::size_t i = 0;
     for (; n - i >= sum_lanes; i += sum_lanes) {
         for (std::size_t k = 0; k < count; ++k) {
@@ -108,8 +94,8 @@ public:
 
 private:
     static constexpr T beyond = std::numeric_limits<T>::infinity();
-    static constexpr std::size_t width = wide_bytes / sizeof(T);
-    typedef typename Wide<T>::type Numbers;
+    static constexpr std::size_t width = ADAMAS_ISA::width<T>;
+    typedef Wide<T> Numbers;
 
     // Adds the squares of what read(i, x) reads: each tile in T where that is in range. Returns whether it is.
     template <class Read>

@@ -26,23 +26,44 @@ inline std::uint32_t floor_of(std::uint32_t scale) {
     return scale > 0 ? (scale - 31) << 23 : 0;
 }
 
-// The loops are the same for all rules, and so compiled once.
-
+// A block as it was stored, whose numbers are read and changed by the loop of the rule: they go to a tile.
 template <bool nonnegative>
-[[gnu::noinline]] void decode(const std::uint8_t* codes, std::uint32_t scale, std::size_t n, float* to) {
-    const std::uint32_t zero = nonnegative ? floor_of(scale) : zero_point(scale);
-    const float offset = from_bits(zero);
-    ADAMAS_INDEPENDENT
-    for (std::size_t k = 0; k < n; ++k) {
-        const std::uint32_t code = codes[k];
-        if constexpr (nonnegative) {
-            to[k] = from_bits((code << 20) + zero);
+struct Coded {
+    const std::uint8_t* codes;
+    std::uint32_t zero;
+    float* to;
+
+    Coded(const Q8& from, std::size_t begin, float* to)
+        : codes(from.codes + begin),
+          zero((nonnegative ? floor_of : zero_point)(from.scales[begin / block_size])),
+          to(to) {}
+
+    template <class N>
+    [[gnu::always_inline]] N read(std::size_t k) const {
+        if constexpr (is_wide<N>) {
+            return number<N>(read_short(codes + k));
         } else {
-            const float magnitude = from_bits(((code & 0x7f) << 20) + zero) - offset;
-            to[k] = from_bits(to_bits(magnitude) | (code & 0x80) << 24);
+            return number<N>(std::uint32_t{codes[k]});
         }
     }
-}
+    template <class N>
+    [[gnu::always_inline]] void write(std::size_t k, const N& x) const {
+        write_to(to + k, x);
+    }
+
+private:
+    template <class N, class B>
+    [[gnu::always_inline]] N number(B code) const {
+        if constexpr (nonnegative) {
+            return from_bits((code << 20) + zero);
+        } else {
+            const N magnitude = from_bits(((code & 0x7f) << 20) + zero) - from_bits(zero);
+            return from_bits(to_bits(magnitude) | (code & 0x80) << 24);
+        }
+    }
+};
+
+// The loops that follow are the same for all rules, and so compiled once.
 
 // The largest bits of magnitudes that the largest scale, 254, has room for.
 template <bool nonnegative>
@@ -62,57 +83,73 @@ void make_room(std::size_t n, float* x) {
 }
 
 template <bool nonnegative>
-std::uint32_t largest_bits(std::size_t n, const float* x) {
+std::uint32_t largest_bits(const float* x) {
     constexpr std::uint32_t mask = nonnegative ? 0xffffffffu : 0x7fffffffu;
-    std::uint32_t largest = 0;
-    for (std::size_t k = 0; k < n; ++k) {
-        const std::uint32_t bits = to_bits(x[k]) & mask;
-        largest = bits > largest ? bits : largest;
+    Bits most{}, most_too{};
+    for (std::size_t k = 0; k < block_size; k += 2 * width<float>) {
+        const Bits bits = read_as<Bits>(x + k) & mask, too = read_as<Bits>(x + k + width<float>) & mask;
+        most = bits > most ? bits : most;
+        most_too = too > most_too ? too : most_too;
     }
+    most = most > most_too ? most : most_too;
+    std::uint32_t largest = 0;
+    for (std::size_t i = 0; i < width<float>; ++i) largest = most[i] > largest ? most[i] : largest;
     return largest;
 }
 
-// Writes a block and returns its scale. random: of the first element, and by how much that of each next one differs.
+// Writes a whole block and returns its scale. random: of the first element, and by how much that of each next one
+// differs.
 template <bool nonnegative>
-[[gnu::noinline]] std::uint8_t encode(std::size_t n, float* x, std::uint32_t random, std::uint32_t stride,
-                                      std::uint8_t* codes) {
-    std::uint32_t most = largest_bits<nonnegative>(n, x);
+[[gnu::noinline]] std::uint8_t encode(float* x, std::uint32_t random, std::uint32_t stride, std::uint8_t* codes) {
+    std::uint32_t most = largest_bits<nonnegative>(x);
     if (most > most_bits<nonnegative>) {
-        make_room<nonnegative>(n, x);
-        most = largest_bits<nonnegative>(n, x);
+        make_room<nonnegative>(block_size, x);
+        most = largest_bits<nonnegative>(x);
     }
     constexpr std::uint32_t headroom = nonnegative ? 0xfffffu : 0x1000ffu, least = nonnegative ? 32 : 19;
     const std::uint32_t fitting = (most + headroom) >> 23;
     const std::uint32_t scale = nonnegative && most == 0 ? 0 : fitting > least ? fitting : least;
     const std::uint32_t zero = nonnegative ? floor_of(scale) : zero_point(scale);
     const float offset = from_bits(zero);
-    std::uint32_t wide[block_size];  // narrowed in a loop of its own: 1.2x
-    for (std::size_t k = 0; k < n; ++k, random += stride) {
-        const std::uint32_t bits = to_bits(x[k]), rounding = random >> 12;
+    Bits randoms;
+    for (std::size_t i = 0; i < width<float>; ++i) randoms[i] = random + static_cast<std::uint32_t>(i) * stride;
+    for (std::size_t k = 0; k < block_size; k += width<float>) {
+        const Bits bits = read_as<Bits>(x + k), rounding = (randoms >> 12) - zero;
+        randoms += static_cast<std::uint32_t>(width<float>) * stride;
         if constexpr (nonnegative) {
-            const std::int32_t code = static_cast<std::int32_t>(bits - zero + rounding) >> 20;
-            wide[k] = static_cast<std::uint32_t>(code > 0 ? code : 0);
+            const auto code = reinterpret_cast<Wide<std::int32_t>>(bits + rounding) >> 20;
+            write_short(codes + k, reinterpret_cast<Bits>(code & ~(code >> 31)));
         } else {
-            const std::uint32_t shifted = to_bits(from_bits(bits & 0x7fffffffu) + offset);
-            wide[k] = (shifted - zero + rounding) >> 20 | (bits >> 24 & 0x80);
+            const Bits shifted = to_bits(from_bits(bits & 0x7fffffffu) + offset);
+            write_short(codes + k, (shifted + rounding) >> 20 | (bits >> 24 & 0x80));
         }
     }
-    ADAMAS_INDEPENDENT
-    for (std::size_t k = 0; k < n; ++k) codes[k] = static_cast<std::uint8_t>(wide[k]);
     return static_cast<std::uint8_t>(scale);
 }
 
 // Reads elements begin to begin + n, of one block.
 template <bool nonnegative>
-void load(const Q8& from, std::size_t begin, std::size_t n, float* to) {
-    decode<nonnegative>(from.codes + begin, from.scales[begin / block_size], n, to);
+[[gnu::noinline]] void load(const Q8& from, std::size_t begin, std::size_t n, float* to) {
+    const Coded<nonnegative> block(from, begin, to);
+    std::size_t k = 0;
+    for (; n - k >= width<float>; k += width<float>) block.write(k, block.template read<Wide<float>>(k));
+    for (; k < n; ++k) block.write(k, block.template read<float>(k));
 }
 
-// Writes them, rounded at random; what there is no room for in `x` is replaced.
+// Writes them, rounded at random. x has room for a whole block: what there is no room for in the format is replaced,
+// and what is beyond the elements.
 template <bool nonnegative>
 void store(float* x, const Q8& to, std::size_t begin, std::size_t n, const Dice& dice) {
     const auto [first, stride] = dice.block(begin);
-    to.scales[begin / block_size] = encode<nonnegative>(n, x, first, stride, to.codes + begin);
+    std::uint8_t& scale = to.scales[begin / block_size];
+    if (n == block_size) {
+        scale = encode<nonnegative>(x, first, stride, to.codes + begin);
+        return;
+    }
+    std::uint8_t codes[block_size];
+    std::memset(x + n, 0, (block_size - n) * sizeof(float));
+    scale = encode<nonnegative>(x, first, stride, codes);
+    std::memcpy(to.codes + begin, codes, n);
 }
 
 }  // namespace adamas::ADAMAS_ISA

@@ -1,16 +1,13 @@
 // The rules of src/adamas/rules.py as the engine runs them: the same names, order and expressions, so that both return
 // the same bits. A rule's members are its coefficients; `change` takes one element and updates its state in place;
-// `rate`, where there is such a thing, gives the effective learning rate for the state after that.
+// `rate`, where there is such a thing, gives the effective learning rate for the state after that. T is float or double,
+// or as many of them as are wide.
 //
 // Everything here lives in a namespace of its own per instruction set, and calls nothing from the standard library that
 // could be emitted as a shared symbol: a function compiled for AVX-512 must never be linked into the baseline.
 #pragma once
 
-#include <limits>
-
-#ifndef ADAMAS_ISA
-#error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
-#endif
+#include "wide.hpp"
 
 namespace adamas::ADAMAS_ISA {
 
@@ -21,8 +18,11 @@ constexpr const char* nonnegative = "s u v v_max";
 template <class T>
 struct Number {
     T value;
-    Number(double x) : value(static_cast<T>(x)) {}
+    Number(double x) : value(all<T>(static_cast<One<T>>(x))) {}
     operator T() const { return value; }
+    friend T operator*(Number a, T b) { return a.value * b; }
+    friend T operator*(T a, Number b) { return a * b.value; }
+    friend T operator+(T a, Number b) { return a + b.value; }
 };
 
 struct Flag {
@@ -36,15 +36,9 @@ template <class T>
 struct Average {
     T beta, w;
     bool slow;
-    Average(double x) : beta(static_cast<T>(x)), w(static_cast<T>(1 - x)), slow(1 - x < 0.5) {}
+    Average(double x)
+        : beta(all<T>(static_cast<One<T>>(x))), w(all<T>(static_cast<One<T>>(1 - x))), slow(1 - x < 0.5) {}
 };
-
-inline float sqrt(float x) {
-    return __builtin_sqrtf(x);
-}
-inline double sqrt(double x) {
-    return __builtin_sqrt(x);
-}
 
 template <class T>
 T maximum(T a, T b) {
@@ -58,15 +52,7 @@ T lerp(T a, T b, const Average<T>& average) {
 
 template <class T>
 T saturate(T x) {
-    constexpr T largest = std::numeric_limits<T>::max();
-    return x > largest ? largest : x;
-}
-
-inline float abs(float x) {
-    return __builtin_fabsf(x);
-}
-inline double abs(double x) {
-    return __builtin_fabs(x);
+    return x > largest<T>() ? largest<T>() : x;
 }
 
 template <class T>
@@ -76,12 +62,12 @@ T clamp(T x, T bound) {
 
 template <class T>
 T contain_within(T x, T bound, T g) {
-    return abs(g) <= std::numeric_limits<T>::max() ? clamp(x, bound) : x;
+    return abs(g) <= largest<T>() ? clamp(x, bound) : x;
 }
 
 template <class T>
 T contain(T x, T g) {
-    return contain_within(x, std::numeric_limits<T>::max(), g);
+    return contain_within(x, largest<T>(), g);
 }
 
 template <class T>
@@ -92,17 +78,17 @@ T square(T x) {
 template <class T>
 T variance(T mean_of_squares, T mean) {
     const T difference = mean_of_squares - square(mean);
-    return difference < 0 ? T{0} : difference;
+    return difference < 0 ? T{} : difference;
 }
 
 template <class T>
 T sign(T x) {
-    return x > 0 ? T{1} : x < 0 ? T{-1} : x;
+    return x > 0 ? all<T>(1) : x < 0 ? all<T>(-1) : x;
 }
 
 template <class T>
 T ratio(T a, T b) {
-    return a / (b == 0 ? std::numeric_limits<T>::infinity() : b);
+    return a / (b == 0 ? infinity<T>() : b);
 }
 
 template <class T>
@@ -328,7 +314,7 @@ struct ADOPT {
 
     T change(T, T g, T& m, T& v) const {
         const T root = sqrt(v);
-        const T normed = ratio<T>(g, root < epsilon ? epsilon.value : root);
+        const T normed = ratio<T>(g, root < epsilon.value ? epsilon.value : root);
         m = lerp(m, contain_within<T>(normed, bound, g), beta1);
         v = lerp(v, square(g), beta2);
         return learning_rate * m;

@@ -47,6 +47,33 @@ void each_state(const Visit& visit) {
     each_state<Rule>(visit, std::make_index_sequence<words(Rule::state_names)>{});
 }
 
+// Numbers of a state array, stored one by one as S, which the loop of a rule reads and changes.
+template <class S>
+struct Kept {
+    S* at;
+
+    template <class N>
+    [[gnu::always_inline]] N read(std::size_t k) const {
+        if constexpr (std::is_same_v<S, One<N>>) {
+            return read_as<N>(at + k);
+        } else if constexpr (is_wide<N>) {
+            return from_bits(read_short(&at[k].bits) << 16);
+        } else {
+            return widen(at[k]);
+        }
+    }
+    template <class N>
+    [[gnu::always_inline]] void write(std::size_t k, const N& x) const {
+        if constexpr (std::is_same_v<S, One<N>>) {
+            write_to(at + k, x);
+        } else if constexpr (is_wide<N>) {
+            write_short(&at[k].bits, round_to_bfloat16<true>(x, nearest(x)));
+        } else {
+            at[k] = round_to_bfloat16<true>(x, nearest(x));
+        }
+    }
+};
+
 // Where the elements of a tile are: in the operand itself, if that holds T densely, else in `copy`.
 template <class T>
 T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {

@@ -1,0 +1,201 @@
+// Numbers side by side: as many as one instruction of the instruction set takes. The rules are written once, for a
+// number; with a Wide in its place they are what GCC would have to make of a loop of them, at which it is worse: it takes
+// as many as there are of the narrowest type in the widest register, and runs out of registers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#if defined __x86_64__
+#include <immintrin.h>
+#endif
+
+#ifndef ADAMAS_ISA
+#error "compile once per instruction set, with ADAMAS_ISA naming its namespace"
+#endif
+
+namespace adamas::ADAMAS_ISA {
+
+#ifdef __AVX512F__
+constexpr std::size_t wide_bytes = 64;
+#elif defined __AVX__
+constexpr std::size_t wide_bytes = 32;
+#else
+constexpr std::size_t wide_bytes = 16;
+#endif
+
+template <class T>
+constexpr std::size_t width = wide_bytes / sizeof(T);
+
+template <class T, std::size_t count>
+struct Vector {
+    typedef T type __attribute__((vector_size(count * sizeof(T))));
+};
+template <class T>
+using Wide = typename Vector<T, width<T>>::type;
+
+// The type of one number of T, which may be wide.
+template <class T>
+struct OneOf {
+    using type = T;
+};
+template <>
+struct OneOf<Wide<float>> {
+    using type = float;
+};
+template <>
+struct OneOf<Wide<double>> {
+    using type = double;
+};
+template <class T>
+using One = typename OneOf<T>::type;
+
+template <class T>
+constexpr bool is_wide = !std::is_same_v<T, One<T>>;
+
+// As many numbers as there are in T, all x.
+template <class T>
+[[gnu::always_inline]] inline T all(One<T> x) {
+    return T{} + x;
+}
+
+template <class T>
+[[gnu::always_inline]] inline T largest() {
+    return all<T>(std::numeric_limits<One<T>>::max());
+}
+template <class T>
+[[gnu::always_inline]] inline T infinity() {
+    return all<T>(std::numeric_limits<One<T>>::infinity());
+}
+
+// Reads a number, or as many as N has; writes them.
+template <class N, class T>
+[[gnu::always_inline]] inline N read_as(const T* from) {
+    static_assert(sizeof(N) % sizeof(T) == 0);
+    N x;
+    std::memcpy(&x, from, sizeof x);
+    return x;
+}
+template <class N, class T>
+[[gnu::always_inline]] inline void write_to(T* to, const N& x) {
+    std::memcpy(to, &x, sizeof x);
+}
+
+inline float sqrt(float x) {
+    return __builtin_sqrtf(x);
+}
+inline double sqrt(double x) {
+    return __builtin_sqrt(x);
+}
+#ifdef __AVX512F__  // masked, as GCC 12 warns of the plain forms
+inline Wide<float> sqrt(Wide<float> x) {
+    return _mm512_maskz_sqrt_ps(0xFFFF, x);
+}
+inline Wide<double> sqrt(Wide<double> x) {
+    return _mm512_maskz_sqrt_pd(0xFF, x);
+}
+#elif defined __AVX__
+inline Wide<float> sqrt(Wide<float> x) {
+    return _mm256_sqrt_ps(x);
+}
+inline Wide<double> sqrt(Wide<double> x) {
+    return _mm256_sqrt_pd(x);
+}
+#else
+inline Wide<float> sqrt(Wide<float> x) {
+    for (std::size_t i = 0; i < width<float>; ++i) x[i] = sqrt(x[i]);
+    return x;
+}
+inline Wide<double> sqrt(Wide<double> x) {
+    for (std::size_t i = 0; i < width<double>; ++i) x[i] = sqrt(x[i]);
+    return x;
+}
+#endif
+
+inline float abs(float x) {
+    return __builtin_fabsf(x);
+}
+inline double abs(double x) {
+    return __builtin_fabs(x);
+}
+inline Wide<float> abs(Wide<float> x) {
+    return reinterpret_cast<Wide<float>>(reinterpret_cast<Wide<std::uint32_t>>(x) & 0x7fffffffu);
+}
+inline Wide<double> abs(Wide<double> x) {
+    return reinterpret_cast<Wide<double>>(reinterpret_cast<Wide<std::uint64_t>>(x) & 0x7fffffffffffffffu);
+}
+
+// The bits of numbers of 32 bits, and the numbers of bits.
+using Bits = Wide<std::uint32_t>;
+[[gnu::always_inline]] inline Bits to_bits(Wide<float> x) {
+    return reinterpret_cast<Bits>(x);
+}
+[[gnu::always_inline]] inline Wide<float> from_bits(Bits bits) {
+    return reinterpret_cast<Wide<float>>(bits);
+}
+
+// Whether any of them is at least `least`.
+[[gnu::always_inline]] inline bool any_from(Bits x, std::uint32_t least) {
+#ifdef __AVX512F__
+    return _mm512_cmpge_epu32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(static_cast<int>(least))) != 0;
+#elif defined __AVX__
+    const auto found = reinterpret_cast<Wide<float>>(x >= least);
+    return _mm256_movemask_ps(found) != 0;
+#else
+    std::uint32_t any = 0;
+    for (std::size_t i = 0; i < width<float>; ++i) any |= x[i] >= least;
+    return any != 0;
+#endif
+}
+
+// Reads as many short numbers as there are bits in a Bits, and writes what fits into them. By hand: GCC 12 takes the
+// plain forms number by number.
+[[gnu::always_inline]] inline Bits read_short(const std::uint8_t* from) {
+#ifdef __AVX512F__
+    return reinterpret_cast<Bits>(_mm512_maskz_cvtepu8_epi32(0xFFFF, read_as<__m128i>(from)));
+#elif defined __AVX2__
+    return reinterpret_cast<Bits>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    Bits x;
+    for (std::size_t i = 0; i < width<float>; ++i) x[i] = from[i];
+    return x;
+#endif
+}
+[[gnu::always_inline]] inline Bits read_short(const std::uint16_t* from) {
+#ifdef __AVX512F__
+    return reinterpret_cast<Bits>(_mm512_maskz_cvtepu16_epi32(0xFFFF, read_as<__m256i>(from)));
+#elif defined __AVX2__
+    return reinterpret_cast<Bits>(_mm256_cvtepu16_epi32(read_as<__m128i>(from)));
+#else
+    Bits x;
+    for (std::size_t i = 0; i < width<float>; ++i) x[i] = from[i];
+    return x;
+#endif
+}
+[[gnu::always_inline]] inline void write_short(std::uint8_t* to, Bits x) {
+#ifdef __AVX512F__
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x)));
+#elif defined __AVX2__
+    const __m256i both = reinterpret_cast<__m256i>(x);
+    const __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(pairs, pairs));
+#else
+    for (std::size_t i = 0; i < width<float>; ++i) to[i] = static_cast<std::uint8_t>(x[i]);
+#endif
+}
+[[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x) {
+#ifdef __AVX512F__
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
+#elif defined __AVX2__
+    const __m256i both = reinterpret_cast<__m256i>(x);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                     _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+#else
+    for (std::size_t i = 0; i < width<float>; ++i) to[i] = static_cast<std::uint16_t>(x[i]);
+#endif
+}
+
+}  // namespace adamas::ADAMAS_ISA
