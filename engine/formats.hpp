@@ -64,6 +64,8 @@ inline float widen(Float16 x) {
 template <class S, class T>
 void widen_all(const S* from, std::size_t n, T* to) {
     std::size_t k = 0;
+    if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<T, float>)
+        for (; n - k >= width<float>; k += width<float>) write_to(to + k, from_bits(read_short(&from[k].bits) << 16));
 #ifdef __F16C__
     if constexpr (std::is_same_v<S, Float16> && std::is_same_v<T, float>) {
         for (; n - k >= 8; k += 8)
@@ -90,7 +92,7 @@ template <bool saturates>
 Bits round_to_bfloat16(Wide<float> x, Bits increment) {
     const Bits bits = to_bits(x), magnitude = bits & 0x7fffffffu;
     Bits rounded = (bits + increment) >> 16;
-    if (!any_from(magnitude, 0x7f7f0000u)) return rounded;
+    if (!any_set((magnitude + 0x810000u) & 0x80000000u)) return rounded;  // all below 0x7f7f0000
     if constexpr (saturates) rounded -= (rounded & 0x7fffu) == 0x7f80u ? Bits{} + 1 : Bits{};
     const Bits special = magnitude > 0x7f800000u ? Bits{} + 0x7fc0u : bits >> 16;
     return magnitude >= 0x7f800000u ? special : rounded;
@@ -151,30 +153,54 @@ inline void narrow_eight(const float* from, Float16* to) {
 
 // --- random numbers --------------------------------------------------------------------------------------------------
 
+// Random numbers of 32 bits, of which the upper ones are to be used: each differs from the one before by the same.
+class Randoms {
+public:
+    Randoms(std::uint32_t first, std::uint32_t stride) : first_(first), stride_(stride) {
+        for (std::size_t i = 0; i < width<float>; ++i) steps_[i] = static_cast<std::uint32_t>(i) * stride;
+    }
+
+    // That of element k, or of as many as there are bits from there on.
+    template <class B>
+    [[gnu::always_inline]] B at(std::size_t k) const {
+        const std::uint32_t here = first_ + static_cast<std::uint32_t>(k) * stride_;
+        if constexpr (std::is_same_v<B, Bits>) {
+            return steps_ + here;
+        } else {
+            return here;
+        }
+    }
+
+    // Those of the numbers behind as many.
+    [[gnu::always_inline]] Bits after(Bits random) const {
+        return random + static_cast<std::uint32_t>(width<float>) * stride_;
+    }
+
+private:
+    std::uint32_t first_, stride_;
+    Bits steps_;
+};
+
 // The random numbers of the elements of one array in one step: multiply-shift within a block, pairwise independent.
 class Dice {
 public:
     // first: the number of the array's first block.
     Dice(std::uint64_t key, std::uint64_t first, std::uint64_t role) : key_(mix64(key ^ role)), first_(first) {}
 
-    // The random number of the first element of a block, of 32 bits of which the upper ones are to be used, and by how
-    // much that of each next one differs. begin: the number of the element.
-    std::pair<std::uint32_t, std::uint32_t> block(std::size_t begin) const {
+    // Those of the elements of a block from `begin` on, the number of an element.
+    Randoms block(std::size_t begin) const {
         const std::uint64_t hash = mix64(key_ + (first_ + begin / block_size) * 0xD1B54A32D192ED03u);
-        return {static_cast<std::uint32_t>(hash >> 32), static_cast<std::uint32_t>(hash)};
+        const auto high = static_cast<std::uint32_t>(hash >> 32), low = static_cast<std::uint32_t>(hash);
+        return {high + static_cast<std::uint32_t>(begin % block_size) * low, low};
     }
 
-    // Calls part(i, n, increment) for each run of elements i to i + n of `count`, the first of which is element `begin`
-    // of the array, that share a hash; increment(k) is the random number of element i + k.
+    // Calls part(i, n, randoms) for each run of elements i to i + n of `count`, the first of which is element `begin`
+    // of the array, that share a hash.
     template <class Part>
     void cast(std::size_t begin, std::size_t count, const Part& part) const {
         for (std::size_t i = 0; i < count;) {
-            const auto [high, low] = block(begin + i);
-            const auto first = static_cast<std::uint32_t>((begin + i) % block_size);
-            const std::size_t n = count - i < block_size - first ? count - i : block_size - first;
-            part(i, n, [=, high = high, low = low](std::size_t k) {
-                return (high + (first + static_cast<std::uint32_t>(k)) * low) >> 16;
-            });
+            const std::size_t left = block_size - (begin + i) % block_size, n = count - i < left ? count - i : left;
+            part(i, n, block(begin + i));
             i += n;
         }
     }

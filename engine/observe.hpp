@@ -8,68 +8,98 @@
 
 namespace adamas::ADAMAS_ISA {
 
-// Adds what term(i, x) writes to x for the elements i < n, of a tile, to partial sums in T: element i to that of
-// i % sum_lanes. x is a number, or as many as are wide.
-template <class T, class Term>
-[[gnu::always_inline]] inline void add_up(std::size_t n, T* lanes, const Term& term) {
-    constexpr std::size_t width = ADAMAS_ISA::width<T>, count = sum_lanes / width;
-    Wide<T> sums[count] = {}, x;
-    std::size_t i = 0;
-    for (; n - i >= sum_lanes; i += sum_lanes) {
-        for (std::size_t k = 0; k < count; ++k) {
-            term(i + k * width, x);
-            sums[k] += x;
+// What was seen of a tile, in T: partial sums of squares and of rates, element k in that of k % sum_lanes, and the
+// extremes of the rates, NaN aside. It lives in registers while a loop fills it.
+template <class T>
+struct Seen {
+    static constexpr std::size_t count = sum_lanes / width<T>;
+    Wide<T> grads[count] = {}, params[count] = {}, changes[count] = {}, rates[count] = {};
+    Wide<T> least = infinity<Wide<T>>(), most = -infinity<Wide<T>>();
+
+    // Adds element k, or as many from there on as N has.
+    template <bool rated, class N>
+    [[gnu::always_inline]] void add(std::size_t k, const N& g, const N& before, const N& p, const N& rate) {
+        const N change = p - before;
+        const std::size_t lane = k % sum_lanes, i = lane / width<T>;
+        if constexpr (is_wide<N>) {
+            add_to(grads[i], params[i], changes[i], g, p, change);
+            if constexpr (rated) add_rate(rates[i], least, most, rate);
+        } else {
+            T* const lanes[] = {of(grads), of(params), of(changes), of(rates)};
+            add_to(lanes[0][lane], lanes[1][lane], lanes[2][lane], g, p, change);
+            if constexpr (rated) add_rate(lanes[3][lane], *of(&least), *of(&most), rate);
         }
     }
-    std::memcpy(lanes, sums, sizeof sums);
-    for (std::size_t lane = 0; i < n; ++i, ++lane) {
-        T one;
-        term(i, one);
-        lanes[lane] += one;
-    }
-}
 
-// Reads as many numbers as `to` has.
-template <class T, class N>
-[[gnu::always_inline]] inline void read_wide(const T* from, N& to) {
-    std::memcpy(&to, from, sizeof to);
-}
+    // Adds the elements of a tile that is in memory.
+    template <bool rated>
+    void add_all(std::size_t n, const T* g, const T* before, const T* p, const T* rates) {
+        each<T, sum_lanes>(n, [&](auto one, std::size_t k) {
+            using N = decltype(one);
+            add<rated>(k, read_as<N>(g + k), read_as<N>(before + k), read_as<N>(p + k), read_as<N>(rates + k));
+        });
+    }
+
+    static T* of(Wide<T>* lanes) { return reinterpret_cast<T*>(lanes); }
+    static const T* of(const Wide<T>* lanes) { return reinterpret_cast<const T*>(lanes); }
+
+private:
+    template <class N>
+    [[gnu::always_inline]] static void add_to(N& grads, N& params, N& changes, const N& g, const N& p,
+                                              const N& change) {
+        grads += g * g;
+        params += p * p;
+        changes += change * change;
+    }
+    template <class N>
+    [[gnu::always_inline]] static void add_rate(N& rates, N& least, N& most, const N& rate) {
+        rates += rate;
+        least = rate < least ? rate : least;
+        most = rate > most ? rate : most;
+    }
+};
 
 // Whether sums of a tile in T are as good as in float64: all finite, and one of them at least `least`.
 template <class T>
-bool in_range(const T* lanes, T least) {
+bool in_range(const Wide<T>* lanes, T least) {
     if (std::is_same_v<T, double>) return true;
-    int finite = 1, enough = 0;
-    for (std::size_t lane = 0; lane < sum_lanes; ++lane) {
-        finite &= abs(lanes[lane]) <= std::numeric_limits<T>::max();
-        enough |= lanes[lane] >= least;
+    auto right = abs(lanes[0]) <= largest<Wide<T>>(), enough = lanes[0] >= least;
+    for (std::size_t i = 1; i < Seen<T>::count; ++i) {
+        right &= abs(lanes[i]) <= largest<Wide<T>>();
+        enough |= lanes[i] >= least;
     }
-    return finite & enough;
+    return !any_set(~right) && any_set(enough);
 }
 
 // Gathers the statistics of `sum_block` elements, tile by tile.
 template <class T>
 class Observer {
 public:
-    // Adds n elements, the first of which has a number that is a multiple of the tile. before: the parameters as they
-    // were. g: as given. clip: what scale * g is cut to. rates: null if the rule has none. prefetch(i), for i < 4, is
-    // called in between: else the memory would be idle.
-    template <class Prefetch>
-    void add(std::size_t n, const T* before, const T* p, const T* g, T scale, T clip, const T* rates,
-             const Prefetch& prefetch) {
-        prefetch(0);
-        const bool plain = add_squares_of(n, grad_squares_, [g](std::size_t i, auto& x) { read_wide(g + i, x); });
-        prefetch(1);
-        add_squares_of(n, param_squares_, [p](std::size_t i, auto& x) { read_wide(p + i, x); });
-        prefetch(2);
-        add_squares_of(n, change_squares_, [p, before](std::size_t i, auto& x) {
-            auto old = x;
-            read_wide(p + i, x);
-            read_wide(before + i, old);
-            x -= old;
-        });
-        prefetch(3);
-        if (rates) add_rates(n, rates);
+    // Adds n elements, the first of which has a number that is a multiple of the tile, and what was seen of them. g: as
+    // given. before: the parameters as they were. clip: what scale * g is cut to. rates: null if the rule has none.
+    void add(const Seen<T>& seen, std::size_t n, const T* g, const T* before, const T* p, const T* rates, T scale,
+             T clip) {
+        const auto add = [&](double* to, const Wide<T>* lanes, double least, const auto& term) {
+            const T* const sums = Seen<T>::of(lanes);
+            const bool right = in_range<T>(lanes, static_cast<T>(least));
+            if (right) {
+                for (std::size_t lane = 0; lane < sum_lanes; ++lane) to[lane] += sums[lane];
+            } else {
+                double exact[sum_lanes] = {};
+                for (std::size_t k = 0; k < n; ++k) exact[k % sum_lanes] += term(k);
+                for (std::size_t lane = 0; lane < sum_lanes; ++lane) to[lane] += exact[lane];
+            }
+            return right;
+        };
+        const auto square = [](double x) { return x * x; };
+        const bool plain = add(grads_, seen.grads, least_squares, [&](std::size_t k) { return square(g[k]); });
+        add(params_, seen.params, least_squares, [&](std::size_t k) { return square(p[k]); });
+        add(changes_, seen.changes, least_squares, [&](std::size_t k) { return square(p[k] - before[k]); });
+        if (rates) {
+            add(rates_, seen.rates, -beyond, [&](std::size_t k) { return double{rates[k]}; });
+            least_ = seen.least < least_ ? seen.least : least_;
+            most_ = seen.most > most_ ? seen.most : most_;
+        }
         if (!plain || std::is_same_v<T, double>)
             for (std::size_t k = 0; k < n; ++k) sums_.nonfinite += !(abs(g[k]) <= std::numeric_limits<T>::max());
         if (clip < beyond)
@@ -79,13 +109,13 @@ public:
     // Writes what was gathered; begins anew.
     void finish(Statistics& to) {
         to = sums_;
-        to.grad_squares = fold(grad_squares_);
-        to.param_squares = fold(param_squares_);
-        to.change_squares = fold(change_squares_);
+        to.grad_squares = fold(grads_);
+        to.param_squares = fold(params_);
+        to.change_squares = fold(changes_);
         to.rates = fold(rates_);
         to.least_rate = beyond;
         to.most_rate = -beyond;
-        for (std::size_t lane = 0; lane < width; ++lane) {
+        for (std::size_t lane = 0; lane < width<T>; ++lane) {
             if (least_[lane] < to.least_rate) to.least_rate = least_[lane];
             if (most_[lane] > to.most_rate) to.most_rate = most_[lane];
         }
@@ -94,58 +124,9 @@ public:
 
 private:
     static constexpr T beyond = std::numeric_limits<T>::infinity();
-    static constexpr std::size_t width = ADAMAS_ISA::width<T>;
-    typedef Wide<T> Numbers;
 
-    // Adds the squares of what read(i, x) reads: each tile in T where that is in range. Returns whether it is.
-    template <class Read>
-    bool add_squares_of(std::size_t n, double* to, const Read& read) {
-        T lanes[sum_lanes];
-        add_up(n, lanes, [&read](std::size_t i, auto& x) {
-            read(i, x);
-            x *= x;
-        });
-        if (in_range(lanes, static_cast<T>(least_squares))) {
-            for (std::size_t lane = 0; lane < sum_lanes; ++lane) to[lane] += lanes[lane];
-            return true;
-        }
-        double exact[sum_lanes] = {};
-        for (std::size_t i = 0; i < n; ++i) {
-            T x;
-            read(i, x);
-            exact[i % sum_lanes] += static_cast<double>(x) * x;
-        }
-        for (std::size_t lane = 0; lane < sum_lanes; ++lane) to[lane] += exact[lane];
-        return false;
-    }
-
-    void add_rates(std::size_t n, const T* rates) {
-        Numbers least = least_, most = most_;  // which no pointer can reach
-        T lanes[sum_lanes];
-        add_up(n, lanes, [&](std::size_t i, auto& x) {
-            read_wide(rates + i, x);
-            if constexpr (std::is_same_v<decltype(x), Numbers&>) {
-                least = x < least ? x : least;
-                most = x > most ? x : most;
-            } else {
-                least[0] = x < least[0] ? x : least[0];
-                most[0] = x > most[0] ? x : most[0];
-            }
-        });
-        least_ = least;
-        most_ = most;
-        if (in_range(lanes, -beyond)) {
-            for (std::size_t lane = 0; lane < sum_lanes; ++lane) rates_[lane] += lanes[lane];
-            return;
-        }
-        double exact[sum_lanes] = {};
-        for (std::size_t i = 0; i < n; ++i) exact[i % sum_lanes] += rates[i];
-        for (std::size_t lane = 0; lane < sum_lanes; ++lane) rates_[lane] += exact[lane];
-    }
-
-    double grad_squares_[sum_lanes] = {}, param_squares_[sum_lanes] = {}, change_squares_[sum_lanes] = {};
-    double rates_[sum_lanes] = {};
-    Numbers least_ = Numbers{} + beyond, most_ = Numbers{} - beyond;
+    double grads_[sum_lanes] = {}, params_[sum_lanes] = {}, changes_[sum_lanes] = {}, rates_[sum_lanes] = {};
+    Wide<T> least_ = infinity<Wide<T>>(), most_ = -infinity<Wide<T>>();
     Statistics sums_{};
 };
 

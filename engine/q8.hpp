@@ -82,6 +82,20 @@ void make_room(std::size_t n, float* x) {
     }
 }
 
+// The largest of some numbers.
+template <class V>
+std::uint32_t largest_of(V x) {
+    constexpr std::size_t half = sizeof x / sizeof(std::uint32_t) / 2;
+    if constexpr (half > 1) {
+        typename Vector<std::uint32_t, half>::type low, high;
+        std::memcpy(&low, &x, sizeof low);
+        std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof low, sizeof high);
+        return largest_of(low > high ? low : high);
+    } else {
+        return x[0] > x[1] ? x[0] : x[1];
+    }
+}
+
 template <bool nonnegative>
 std::uint32_t largest_bits(const float* x) {
     constexpr std::uint32_t mask = nonnegative ? 0xffffffffu : 0x7fffffffu;
@@ -91,16 +105,12 @@ std::uint32_t largest_bits(const float* x) {
         most = bits > most ? bits : most;
         most_too = too > most_too ? too : most_too;
     }
-    most = most > most_too ? most : most_too;
-    std::uint32_t largest = 0;
-    for (std::size_t i = 0; i < width<float>; ++i) largest = most[i] > largest ? most[i] : largest;
-    return largest;
+    return largest_of(most > most_too ? most : most_too);
 }
 
-// Writes a whole block and returns its scale. random: of the first element, and by how much that of each next one
-// differs.
+// Writes a whole block and returns its scale.
 template <bool nonnegative>
-[[gnu::noinline]] std::uint8_t encode(float* x, std::uint32_t random, std::uint32_t stride, std::uint8_t* codes) {
+[[gnu::noinline]] std::uint8_t encode(float* x, const Randoms randoms, std::uint8_t* codes) {
     std::uint32_t most = largest_bits<nonnegative>(x);
     if (most > most_bits<nonnegative>) {
         make_room<nonnegative>(block_size, x);
@@ -111,11 +121,10 @@ template <bool nonnegative>
     const std::uint32_t scale = nonnegative && most == 0 ? 0 : fitting > least ? fitting : least;
     const std::uint32_t zero = nonnegative ? floor_of(scale) : zero_point(scale);
     const float offset = from_bits(zero);
-    Bits randoms;
-    for (std::size_t i = 0; i < width<float>; ++i) randoms[i] = random + static_cast<std::uint32_t>(i) * stride;
+    Bits random = randoms.at<Bits>(0);
     for (std::size_t k = 0; k < block_size; k += width<float>) {
-        const Bits bits = read_as<Bits>(x + k), rounding = (randoms >> 12) - zero;
-        randoms += static_cast<std::uint32_t>(width<float>) * stride;
+        const Bits bits = read_as<Bits>(x + k), rounding = (random >> 12) - zero;
+        random = randoms.after(random);
         if constexpr (nonnegative) {
             const auto code = reinterpret_cast<Wide<std::int32_t>>(bits + rounding) >> 20;
             write_short(codes + k, reinterpret_cast<Bits>(code & ~(code >> 31)));
@@ -140,15 +149,15 @@ template <bool nonnegative>
 // and what is beyond the elements.
 template <bool nonnegative>
 void store(float* x, const Q8& to, std::size_t begin, std::size_t n, const Dice& dice) {
-    const auto [first, stride] = dice.block(begin);
+    const Randoms randoms = dice.block(begin);
     std::uint8_t& scale = to.scales[begin / block_size];
     if (n == block_size) {
-        scale = encode<nonnegative>(x, first, stride, to.codes + begin);
+        scale = encode<nonnegative>(x, randoms, to.codes + begin);
         return;
     }
     std::uint8_t codes[block_size];
     std::memset(x + n, 0, (block_size - n) * sizeof(float));
-    scale = encode<nonnegative>(x, first, stride, codes);
+    scale = encode<nonnegative>(x, randoms, codes);
     std::memcpy(to.codes + begin, codes, n);
 }
 

@@ -1,7 +1,7 @@
 // The rules of src/adamas/rules.py as the engine runs them: the same names, order and expressions, so that both return
 // the same bits. A rule's members are its coefficients; `change` takes one element and updates its state in place;
-// `rate`, where there is such a thing, gives the effective learning rate for the state after that. T is float or double,
-// or as many of them as are wide.
+// `rate`, where there is such a thing, gives the effective learning rate for the state after that. T is float or
+// double, or as many of them as are wide.
 //
 // Everything here lives in a namespace of its own per instruction set, and calls nothing from the standard library that
 // could be emitted as a shared symbol: a function compiled for AVX-512 must never be linked into the baseline.

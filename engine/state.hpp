@@ -74,6 +74,26 @@ struct Kept {
     }
 };
 
+// The same of a block in bfloat16, rounded at random.
+struct Thrown {
+    BFloat16* at;
+    Randoms randoms;
+
+    template <class N>
+    [[gnu::always_inline]] N read(std::size_t k) const {
+        return Kept<BFloat16>{at}.template read<N>(k);
+    }
+    template <class N>
+    [[gnu::always_inline]] void write(std::size_t k, const N& x) const {
+        const auto rounded = round_to_bfloat16<true>(x, randoms.at<decltype(to_bits(x))>(k) >> 16);
+        if constexpr (is_wide<N>) {
+            write_short(&at[k].bits, rounded);
+        } else {
+            at[k] = rounded;
+        }
+    }
+};
+
 // Where the elements of a tile are: in the operand itself, if that holds T densely, else in `copy`.
 template <class T>
 T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {

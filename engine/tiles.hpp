@@ -69,16 +69,26 @@ void load(const Operand& from, std::size_t begin, std::size_t n, T* to) {
     });
 }
 
+// Narrows n numbers to bfloat16. increment(k, x): what rounds number k, or as many from there on as x has.
+template <bool saturates, class Increment>
+[[gnu::always_inline]] inline void round_all(const float* from, std::size_t n, BFloat16* to,
+                                             const Increment& increment) {
+    std::size_t k = 0;
+    for (; n - k >= width<float>; k += width<float>) {
+        const auto x = read_as<Wide<float>>(from + k);
+        write_short(&to[k].bits, round_to_bfloat16<saturates>(x, increment(k, x)));
+    }
+    for (; k < n; ++k) to[k] = round_to_bfloat16<saturates>(from[k], increment(k, from[k]));
+}
+
 // Narrows n numbers, the first of which is element `begin` of its array; to bfloat16 at random if there are dice.
 template <bool saturates, class S, class T>
 void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Dice* dice) {
     if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<T, float>) {
-        if (!dice) {
-            for (std::size_t k = 0; k < n; ++k) to[k] = round_to_bfloat16<saturates>(from[k], nearest(from[k]));
-            return;
-        }
-        return dice->cast(begin, n, [&](std::size_t i, std::size_t count, const auto& increment) {
-            for (std::size_t k = 0; k < count; ++k) to[i + k] = round_to_bfloat16<saturates>(from[i + k], increment(k));
+        if (!dice) return round_all<saturates>(from, n, to, [](std::size_t, auto x) { return nearest(x); });
+        return dice->cast(begin, n, [&](std::size_t i, std::size_t count, const Randoms& randoms) {
+            round_all<saturates>(from + i, count, to + i,
+                                 [&](std::size_t k, auto x) { return randoms.at<decltype(to_bits(x))>(k) >> 16; });
         });
     }
     std::size_t k = 0;

@@ -1,6 +1,6 @@
 // Numbers side by side: as many as one instruction of the instruction set takes. The rules are written once, for a
-// number; with a Wide in its place they are what GCC would have to make of a loop of them, at which it is worse: it takes
-// as many as there are of the narrowest type in the widest register, and runs out of registers.
+// number; with a Wide in its place they are what GCC would have to make of a loop of them, at which it is worse: it
+// takes as many as there are of the narrowest type in the widest register, and runs out of registers.
 #pragma once
 
 #include <cstddef>
@@ -84,6 +84,18 @@ template <class N, class T>
     std::memcpy(to, &x, sizeof x);
 }
 
+// Calls visit(N{}, k) for elements 0 to n - 1: for as many as are wide where a group of them is whole, else for one. In
+// a group it is known when this is compiled which of its elements k is.
+template <class T, std::size_t group, class Visit>
+[[gnu::always_inline]] inline void each(std::size_t n, const Visit& visit) {
+    std::size_t k = 0;
+    for (; n - k >= group; k += group) {
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < group; i += width<T>) visit(Wide<T>{}, k + i);
+    }
+    for (; k < n; ++k) visit(T{}, k);
+}
+
 inline float sqrt(float x) {
     return __builtin_sqrtf(x);
 }
@@ -137,17 +149,18 @@ using Bits = Wide<std::uint32_t>;
     return reinterpret_cast<Wide<float>>(bits);
 }
 
-// Whether any of them is at least `least`.
-[[gnu::always_inline]] inline bool any_from(Bits x, std::uint32_t least) {
+// Whether a bit of any of them is set.
+template <class V>
+[[gnu::always_inline]] inline bool any_set(V x) {
 #ifdef __AVX512F__
-    return _mm512_cmpge_epu32_mask(reinterpret_cast<__m512i>(x), _mm512_set1_epi32(static_cast<int>(least))) != 0;
+    const auto all = reinterpret_cast<__m512i>(x);
+    return _mm512_test_epi32_mask(all, all) != 0;
 #elif defined __AVX__
-    const auto found = reinterpret_cast<Wide<float>>(x >= least);
-    return _mm256_movemask_ps(found) != 0;
+    const auto all = reinterpret_cast<__m256i>(x);
+    return !_mm256_testz_si256(all, all);
 #else
-    std::uint32_t any = 0;
-    for (std::size_t i = 0; i < width<float>; ++i) any |= x[i] >= least;
-    return any != 0;
+    const auto all = reinterpret_cast<Vector<std::uint64_t, 2>::type>(x);
+    return (all[0] | all[1]) != 0;
 #endif
 }
 
@@ -188,7 +201,8 @@ using Bits = Wide<std::uint32_t>;
 }
 [[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x) {
 #ifdef __AVX512F__
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                        _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
 #elif defined __AVX2__
     const __m256i both = reinterpret_cast<__m256i>(x);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
