@@ -90,15 +90,16 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
-// What follows a step of elements start to start + n, whose new values are in p.
-template <class T>
+// What follows a step of elements start to start + n, whose new values are in p. observed: whether somebody will look.
+template <bool observed, class T>
 void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
     const Coefficients& c = *block.coefficients;
     const Slots& slots = *block.slots;
     if (block.p.type != native<T> || block.p.view) {
         const Dice dice(c.key, slots.first, 0);
         store<false>(p, block.p, start, n, block.stochastic ? &dice : nullptr);
-        if (block.p.type != native<T>) load(block.p, start, n, p);  // what follows sees the parameter as it is
+        const bool is_seen = observed || slots.average || slots.copy;
+        if (is_seen && block.p.type != native<T>) load(block.p, start, n, p);  // as it is
     }
     if (slots.average) {
         const Average<T> ema(c.ema);
@@ -173,7 +174,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             }
             store_state<Rule<T>>(block, start, n, state_tiles);
         }
-        finish(block, start, n, p);
+        finish<observed>(block, start, n, p);
         const std::size_t next = start + n;
         if constexpr (observed) {
             constexpr bool rated = has_rate<Rule<T>>;
