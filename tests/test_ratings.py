@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from safetensors.numpy import load_file
 
 import adamas
 from adamas.training.ratings import Factors, Ratings, fit, rmse_of_biases, rmse_of_mean
@@ -32,12 +33,14 @@ def test_files_of_every_dialect(name, tmp_path):
     [
         ("", "is empty"),
         ("user,item,rating\n", "has 0 ratings"),
-        ("a,b,1\n", "has 1 ratings"),
+        ("a,b,1\na,c,1\n", "has 2 ratings: it needs three at least"),
+        ("a,b,1\n ,b,2\n", "line 2: the user is empty"),
         ("a,b,1\na,b,good\n", "line 2: the rating 'good' is no number"),
         ("a,b,1\na,b,nan\n", "line 2: the rating 'nan' is no number"),
         ("a,b,1\na,b,1e39\n", "line 2: the rating '1e39' is no number"),
         ("a,b,1\na,b\n", "line 2: 2 columns, and user, item and rating are to be in columns 1, 2, 3"),
         ("a,b,c\n1,2,3\n", "line 1: 'a', 'b', 'c' is neither user, item and rating nor has it a title for the user"),
+        ("\n\na,b,c\n1,2,3\n", "line 3: 'a', 'b', 'c' is neither"),
         ("user,rating\n1,2\n", "nor has it a title for the item, such as 'item'"),
     ],
 )
@@ -48,13 +51,18 @@ def test_files_that_are_not(text, words, tmp_path):
 
 
 def test_colons_in_a_name_are_no_separator(tmp_path):
-    (tmp_path / "x").write_text('user,item,rating\na::x,"Alien::Cut",3\nb,y,4\n')
+    (tmp_path / "x").write_text('user,item,rating\na::x,"Alien::Cut",3\nb,y,4\nc,y,4\n')
     assert Ratings.read(tmp_path / "x").item_names == ["Alien::Cut", "y"]
 
 
-def test_there_is_always_one_to_train_on():
-    train, test = made(count=5).split(np.random.default_rng(0), 0.9999)
-    assert (len(train), len(test)) == (1, 4)
+@pytest.mark.parametrize(
+    ("count", "share", "sizes"), [(5, 0.4999, (1, 2, 2)), (3, 0.1, (1, 1, 1)), (100, 0.1, (80, 10, 10))]
+)
+def test_the_parts_share_the_ratings_and_none_is_empty(count, share, sizes):
+    ratings = made(count=count)
+    parts = ratings.split(np.random.default_rng(0), share)
+    assert tuple(map(len, parts)) == sizes
+    assert sorted(np.concatenate([part.values for part in parts])) == sorted(ratings.values)
 
 
 def test_bytes_are_no_text(tmp_path):
@@ -91,23 +99,24 @@ def test_the_gradient_is_that_of_central_differences():
 
 
 def fitted(mode, epochs=12):
-    train, test = made().split(np.random.default_rng(2))
+    train, validation, _ = made().split(np.random.default_rng(2))
     params = Factors.init(train, 4, np.random.default_rng(3))
     opt = adamas.AdamW(0.01, weight_decay=0.02, sparse="exact" if mode == "dense" else mode)
     options = {"epochs": epochs, "batch_size": 64, "rng": np.random.default_rng(4), "dense": mode == "dense"}
-    *_, last = fit(Factors(float(train.values.mean())), params, opt, train, test, **options)
-    return last, train, test
+    *_, last = fit(Factors(float(train.values.mean())), params, opt, train, validation, **options)
+    return last, train, validation
 
 
 def test_exact_steps_end_where_dense_ones_do_and_lazy_ones_elsewhere():
-    last = {mode: fitted(mode)[0].rmse for mode in ("dense", "exact", "lazy")}
+    last = {mode: fitted(mode)[0].validation_rmse for mode in ("dense", "exact", "lazy")}
     assert abs(last["exact"] - last["dense"]) < 1e-4
     assert abs(last["lazy"] - last["dense"]) > 1e-3
 
 
 def test_what_made_the_ratings_is_found():
-    last, train, test = fitted("exact")
-    assert last.rmse < 0.5 * rmse_of_biases(train, test) < rmse_of_biases(train, test) < rmse_of_mean(train, test)
+    last, train, seen = fitted("exact")
+    biases = rmse_of_biases(train, seen)
+    assert last.validation_rmse < 0.5 * biases < biases < rmse_of_mean(train, seen)
 
 
 def write(path, ratings):
@@ -128,11 +137,23 @@ def test_the_command(adamas_, tmp_path):
     names = {path.name for path in (tmp_path / "o").iterdir()}
     assert {"config.json", "history.jsonl", "ratings.png", "factors-exact.safetensors", "names.json"} <= names
     assert len((tmp_path / "o" / "history.jsonl").read_text().splitlines()) == 6
+    done = adamas_(
+        "train", "ratings", "r.csv", "--learning-rate", "0.05", "--weight-decay", "0", "--out", "p", timeout=200
+    )
+    results = json.loads((tmp_path / "p" / "results.json").read_text())["exact"]
+    rows = [json.loads(line) for line in (tmp_path / "p" / "history.jsonl").read_text().splitlines()]
+    errors = [row["validation_rmse"] for row in rows]
+    assert results["epochs"] == len(rows) == results["best_epoch"] + 2 < 20  # it overfits, and stops
+    assert results["validation_rmse"] == min(errors) == errors[results["best_epoch"] - 1]
+    ratings = Ratings.read(tmp_path / "r.csv")
+    train, _, test = ratings.split(np.random.default_rng(0).spawn(3)[0])
+    kept = load_file(tmp_path / "p" / "factors-exact.safetensors")
+    assert Factors(float(train.values.mean(dtype=np.float64))).rmse(kept, test) == pytest.approx(results["rmse"])
     for line, words in (
         ("missing.csv", "cannot be read: No such file"),
         ("r.csv --sparse never", "--sparse is 'never': it must be exact, lazy, dense"),
         ("r.csv --compare exact,no", "--compare is 'no'"),
-        ("r.csv --held-out 1", "--held-out must be between 0 and 1"),
+        ("r.csv --held-out 1", "--held-out must be between 0 and 0.5"),
         ("r.csv --factors 0", "--factors must be at least 1, got 0"),
         ("r.csv --out o", "--out 'o' cannot be used: it is not empty"),
         ("r.csv --learning-rate -1", "learning_rate must be finite and at least 0"),

@@ -114,7 +114,8 @@ def _run(
                 h = _hyperparameters(rule, rows, alive, columns)
                 vars(h).update(kept)
             c = named(*rule.numbers(h, t))
-            vars(h).update({name: getattr(c, name) for name in rule.first_carry})
+            for name in rule.first_carry:
+                setattr(h, name, getattr(c, name))
             x, *state = _stepped(rule, h, c, x, gradient, state)
             if problem.bounds is not None:
                 np.clip(x, *problem.bounds.T, out=x)

@@ -132,7 +132,8 @@ def largest(xp: Any, x: Any) -> Any:
 
 def saturate(xp: Any, x: Any) -> Any:
     """Return x >= 0 with infinity replaced by the largest finite number; NaN passes."""
-    return xp.where(x > largest(xp, x), largest(xp, x), x)
+    most = largest(xp, x)
+    return xp.where(x > most, most, x)
 
 
 def clamp(xp: Any, x: Any, bound: float) -> Any:
@@ -256,7 +257,8 @@ def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state
     gradient is scaled and clipped first. Coupled (L2) decay adds to the gradient; decoupled decay (Loshchilov and
     Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
     """
-    g = c.scale * g
+    if c.scale != 1:
+        g = c.scale * g
     if c.clip < math.inf:
         g = clamp(xp, g, c.clip)
     if alike(c.l2):

@@ -6,8 +6,9 @@ the two agree (Koren, Bell and Volinsky 2009, "Matrix Factorization Techniques f
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -61,10 +62,13 @@ class Ratings:
         """Return some of the ratings, with the names of all."""
         return Ratings(self.users[indices], self.items[indices], self.values[indices], self.user_names, self.item_names)
 
-    def split(self, rng: np.random.Generator, held_out: float = 0.1) -> tuple["Ratings", "Ratings"]:
-        """Return those to train on, and a share to judge by; at least one of each."""
-        order, count = rng.permutation(len(self)), min(max(1, round(held_out * len(self))), len(self) - 1)
-        return self.take(order[count:]), self.take(order[:count])
+    def split(self, rng: np.random.Generator, held_out: float = 0.1) -> tuple["Ratings", "Ratings", "Ratings"]:
+        """Return those to train on, those that say when to stop, and those to judge by: a share each of the last two.
+
+        held_out: that share, between 0 and 1/2. There is one at least of each.
+        """
+        order, count = rng.permutation(len(self)), min(max(1, round(held_out * len(self))), (len(self) - 1) // 2)
+        return self.take(order[2 * count :]), self.take(order[count : 2 * count]), self.take(order[:count])
 
     @classmethod
     def read(cls, path: Path) -> "Ratings":
@@ -80,34 +84,35 @@ class Ratings:
                 first = next(rows, None)
                 if first is None:
                     raise ValueError(f"{path} is empty: it needs lines of user, item and rating")
-                places, numbered = _places(path, first[1]), [first]
+                places = _places(path, *first)
                 if places is None:
-                    places, numbered = {"user": 0, "item": 1, "rating": 2}, [first]
-                else:
-                    numbered = []
-                return cls._of(path, places, numbered, rows)
+                    return cls._of(path, {"user": 0, "item": 1, "rating": 2}, chain([first], rows))
+                return cls._of(path, places, rows)
             except (csv.Error, UnicodeDecodeError) as error:
                 raise ValueError(f"{path} is no text with columns: {error}") from None
 
     @classmethod
-    def _of(cls, path: Path, places: Mapping[str, int], first: Any, rest: Iterator[tuple[int, list[str]]]) -> "Ratings":
+    def _of(cls, path: Path, places: Mapping[str, int], rows: Iterable[tuple[int, list[str]]]) -> "Ratings":
         names: tuple[dict[str, int], dict[str, int]] = ({}, {})
         numbers: tuple[list[int], list[int]] = ([], [])
         values = []
-        for number, row in (*first, *rest):
+        for number, row in rows:
             if len(row) <= max(places.values()):
                 raise ValueError(
                     f"{path}, line {number}: {len(row)} columns, and user, item and rating are to be in columns "
                     f"{', '.join(str(places[name] + 1) for name in COLUMNS)}"
                 )
             for known, found, name in zip(names, numbers, ("user", "item"), strict=True):
-                found.append(known.setdefault(row[places[name]].strip(), len(known)))
+                text = row[places[name]].strip()
+                if not text:
+                    raise ValueError(f"{path}, line {number}: the {name} is empty")
+                found.append(known.setdefault(text, len(known)))
             value = _number(row[places["rating"]])
             if not math.isfinite(value):
                 raise ValueError(f"{path}, line {number}: the rating {row[places['rating']]!r:.40} is no number")
             values.append(value)
-        if len(values) < 2:
-            raise ValueError(f"{path} has {len(values)} ratings: it needs two at least, one of them to judge by")
+        if len(values) < 3:
+            raise ValueError(f"{path} has {len(values)} ratings: it needs three at least, two of them to judge by")
         return cls(
             np.array(numbers[0]), np.array(numbers[1]), np.array(values, np.float32), list(names[0]), list(names[1])
         )
@@ -125,7 +130,7 @@ def _rows(file: Any) -> Iterator[tuple[int, list[str]]]:
     yield from ((reader.line_num, row) for row in reader if row)
 
 
-def _places(path: Path, row: list[str]) -> dict[str, int] | None:
+def _places(path: Path, number: int, row: list[str]) -> dict[str, int] | None:
     """Return where the columns are if a row names them, None if it is a rating."""
     if len(row) > 2 and math.isfinite(_number(row[2])):
         return None
@@ -135,8 +140,8 @@ def _places(path: Path, row: list[str]) -> dict[str, int] | None:
         found = [i for i, title in enumerate(titles) if title in known]
         if not found:
             raise ValueError(
-                f"{path}, line 1: {', '.join(map(repr, row))[:80]} is neither user, item and rating nor has it a title "
-                f"for the {name}, such as {name!r}"
+                f"{path}, line {number}: {', '.join(map(repr, row))[:80]} is neither user, item and rating nor has it "
+                f"a title for the {name}, such as {name!r}"
             )
         places[name] = found[0]
     return places
@@ -218,12 +223,12 @@ def rmse_of_biases(train: Ratings, test: Ratings, damping: float = 5.0) -> float
 
 @dataclass(frozen=True)
 class Pass:
-    """What is known after an epoch: root mean square errors in training and on the held-out ratings, and seconds."""
+    """What is known after an epoch: root mean square errors in training and in validation, and seconds."""
 
     epoch: int
     steps: int
     train_rmse: float
-    rmse: float
+    validation_rmse: float
     seconds: float
     optimizer_seconds: float
 
@@ -233,7 +238,7 @@ def fit(
     params: dict[str, Array],
     optimizer: Any,
     train: Ratings,
-    test: Ratings,
+    validation: Ratings,
     *,
     epochs: int,
     batch_size: int,
@@ -266,4 +271,4 @@ def fit(
         start = perf_counter()
         optimizer.flush(params)
         spent += perf_counter() - start
-        yield Pass(epoch, steps, math.sqrt(2 * losses), model.rmse(params, test), seconds, spent)
+        yield Pass(epoch, steps, math.sqrt(2 * losses), model.rmse(params, validation), seconds, spent)
