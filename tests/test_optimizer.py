@@ -3,6 +3,7 @@
 import collections
 import copy
 import pickle
+import sys
 import threading
 import warnings
 
@@ -339,11 +340,22 @@ def test_an_optimizer_that_is_in_an_update_refuses_another_thread():
     assert p.tolist() == [-1, -1, -1]
 
 
-def test_threads_that_share_an_optimizer_take_whole_steps_or_none():
-    opt, p, g = adamas.SGD(1.0), np.zeros(300_000), np.full(300_000, -1.0)
-    refused = []
+@pytest.fixture
+def restless():
+    """Threads of Python change places whenever they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("size", [10] * 60 + [300_000])  # large arrays are stepped while other threads run
+def test_threads_that_share_an_optimizer_take_whole_steps_or_none(size, restless):
+    opt, p, g = adamas.SGD(1.0), np.zeros(size), np.full(size, -1.0)
+    refused, together = [], threading.Barrier(3)
 
     def work():
+        together.wait()
         for _ in range(50):
             try:
                 opt.update(p, g)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -71,25 +72,33 @@ class Memory:
         self.segments: list[Segment] = []
         self.skeleton: Any = None  # the tree with paths for leaves
         self.tables: dict[str, Any] = {}  # by path, what has had sparse gradients
+        self.lock = Lock()
         self.forget_plan()
 
     def forget_plan(self) -> None:
         """Let the next step check everything and make the plan anew."""
         self.plan: Any = Unseen()
+        self.known: Any = self.plan  # the plan that is put back after what keeps others out
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "plan": Unseen()}
+        return {name: value for name, value in self.__dict__.items() if name not in ("plan", "known", "lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.lock = Lock()
+        self.forget_plan()
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Keep other threads out of this optimizer inside the with block; RuntimeError if one keeps us out."""
-        plan, self.plan = self.plan, Busy()
-        if isinstance(plan, Busy):
-            plan.step()
+        if not self.lock.acquire(blocking=False):
+            Busy().step()
+        self.known, self.plan = self.plan, Busy()
         try:
             yield
         finally:
-            self.plan = plan
+            self.plan = self.known
+            self.lock.release()
 
     def step(
         self,
@@ -101,12 +110,14 @@ class Memory:
         groups: Mapping[str, int],
         options: Options,
     ) -> Any:
-        """Check and step a tree; return it, or False if the judge did not let the step be taken.
+        """Check and step a tree, and count the step; return it, or False if the judge did not let the step be taken.
 
         numbers: coefficients, stages and t, as the plan takes them, and judge and seen too. groups: the place in those
         of each path, else 0.
         """
         with self.busy():
+            if numbers[2] != self.t + 1:
+                Busy().step()  # another thread has been in this step since its number was read
             paths, values, gradients = self.checked(params, grads, options.option("zero_grads"))
             if options.option("state_format") == "q8":
                 for keys, value in _tree.leaves(params):
@@ -130,7 +141,7 @@ class Memory:
             self.leaves, self.segments = leaves, segments
             self.skeleton = _tree.replace(params, iter(paths), in_place=False)
             new = _tree.replace(params, _outputs(in_order, p, values), in_place=True)
-        self.plan = plan
+            self.t, self.known = numbers[2], plan
         return new
 
     def checked(self, params: Any, grads: Any, zero_grads: bool = False) -> tuple[list[str], list[Any], list[Any]]:

@@ -132,10 +132,11 @@ class Optimizer(Options):
                 rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
                 grads = rows.grads
             new = memory.step(params, grads, (coefficients, stages, t), judge, seen, self._groups_of(params), self)
+        elif new is not False:
+            memory.t = t
         if new is False and judge is not None:
             self._skipped(params, grads)
             return params
-        memory.t = t
         if rows is not None:
             rows.finish()
         if self.rule.first_carry:
