@@ -257,8 +257,7 @@ def step(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, *state
     gradient is scaled and clipped first. Coupled (L2) decay adds to the gradient; decoupled decay (Loshchilov and
     Hutter 2019, arXiv:1711.05101, Algorithm 2) adds to the change.
     """
-    if c.scale != 1:
-        g = c.scale * g
+    g = c.scale * g
     if c.clip < math.inf:
         g = clamp(xp, g, c.clip)
     if alike(c.l2):
