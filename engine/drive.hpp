@@ -35,13 +35,7 @@ template <Decay decay, template <class> class Rule, class T, class Look, class..
     const bool frozen = c.frozen;
     each<T, looks ? sum_lanes : width<T>>(n, [&](auto number, std::size_t k) {
         using N = decltype(number);
-        const auto& rule = [&]() -> const auto& {
-            if constexpr (is_wide<N>) {
-                return many;
-            } else {
-                return one;
-            }
-        }();
+        const auto& rule = pick<N>(one, many);
         const N p_k = read_as<N>(p + k), weight_k = all<N>(static_cast<T>(weight));
         N g_k = all<N>(static_cast<T>(scale)) * read_as<N>(g + k), rate{};
         if constexpr (decay == Decay::coupled) g_k = contain(g_k + weight_k * p_k, g_k);
@@ -163,7 +157,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         if (!stepped) {
             T* state[states + 1] = {};
             const auto find = [&](auto i) { return Kept<T>{state[i]}; };
-            load_state<Rule<T>, false>(block, start, n, state_tiles, state);
+            load_state<Rule<T>>(block, start, n, state_tiles, state);
             if (reduces) {
                 if (observed) std::memcpy(before, p, n * sizeof(T));
                 step_tile<Rule>(block, n, p, given, state, observed ? rates : nullptr);

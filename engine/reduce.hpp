@@ -23,48 +23,82 @@ Rule<T> make(const Coefficients& c) {
 // A tile on its way through a step.
 template <class T>
 struct Changing {
-    T g[tile], change[tile], rates[tile];
+    alignas(wide_bytes) T g[tile], change[tile], rates[tile];
 };
 
-template <template <class> class Rule, class T, std::size_t... i>
-[[gnu::flatten]] void change_all(const Rule<T> rule, std::size_t n, const T* p, T* const* state, Changing<T>& to,
-                                 std::index_sequence<i...>) {
-    for (std::size_t k = 0; k < n; ++k) {
-        const auto step = [&](auto... s) {
-            to.change[k] = rule.change(p[k], to.g[k], s...);
-            if constexpr (has_rate<Rule<T>>) to.rates[k] = rule.rate(s...);
-            ((state[i][k] = s), ...);
-        };
-        step(state[i][k]...);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wstringop-overflow"  // GCC 12 does not see that n is at most a tile
+
+// Takes n elements up to the change by the rule. State: Kept, or Fixed if the state is to stay as it is. rated: whether
+// the effective learning rates are wanted, which take a division.
+template <bool rated, template <class> class Rule, template <class> class State, class T, std::size_t... i>
+[[gnu::flatten]] void change_all(const Coefficients& c, std::size_t n, const T* p, const T* given, T* const* state,
+                                 Changing<T>& to, std::index_sequence<i...>) {
+    const auto one = make<Rule, T>(c);
+    const auto many = make<Rule, Wide<T>>(c);
+    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip), weight = static_cast<T>(c.l2);
+    const bool clips = c.clip < std::numeric_limits<double>::infinity(), coupled = c.l2 != 0, frozen = c.frozen;
+    const auto step_at = [&](auto number, std::size_t k, const auto&... kept) {
+        using N = decltype(number);
+        const N p_k = read_as<N>(p + k);
+        N g_k = all<N>(factor) * read_as<N>(given + k);
+        if (clips) g_k = clamp(g_k, all<N>(bound));
+        if (coupled) g_k = contain(g_k + all<N>(weight) * p_k, g_k);
+        const auto change = [&](auto... s) {
+            const N moved = pick<N>(one, many).change(p_k, g_k, s...);
+            if constexpr (rated) write_to(to.rates + k, pick<N>(one, many).rate(s...));
+            (kept.write(k, s), ...);
+            return moved;
+        }(kept.template read<N>(k)...);
+        write_to(to.g + k, g_k);
+        write_to(to.change + k, frozen ? N{} : change);
+    };
+    each<T, width<T>>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>{state[i]}...); });
+}
+
+#pragma GCC diagnostic pop
+
+template <template <class> class Rule, template <class> class State, class T>
+void change_tile(const Coefficients& c, std::size_t n, const T* p, const T* given, T* const* state, bool rated,
+                 Changing<T>& to) {
+    constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
+    if (has_rate<Rule<T>> && rated) {
+        change_all<has_rate<Rule<T>>, Rule, State>(c, n, p, given, state, to, states);
+    } else {
+        change_all<false, Rule, State>(c, n, p, given, state, to, states);
     }
 }
 
-// Takes n elements up to the change by the rule; the state is overwritten.
-template <template <class> class Rule, class T>
-void change_tile(const Coefficients& c, std::size_t n, const T* p, const T* given, T* const* state, Changing<T>& to) {
-    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip), weight = static_cast<T>(c.l2);
-    for (std::size_t k = 0; k < n; ++k) to.g[k] = factor * given[k];
-    if (c.clip < std::numeric_limits<double>::infinity())
-        for (std::size_t k = 0; k < n; ++k) to.g[k] = clamp(to.g[k], bound);
-    if (c.l2 != 0)
-        for (std::size_t k = 0; k < n; ++k) to.g[k] = contain(to.g[k] + weight * p[k], to.g[k]);
-    change_all(make<Rule, T>(c), n, p, state, to, std::make_index_sequence<words(Rule<T>::state_names)>{});
-    if (c.frozen)
-        for (std::size_t k = 0; k < n; ++k) to.change[k] = 0;
-}
-
 template <class T>
-bool agrees(T change, T g) {
+auto agrees(T change, T g) {
     return sign(g) * change > 0;
 }
 
-// Adds the products of n pairs, in float64, to the partial sums.
+// Adds the products, in float64, of two arrays to partial sums: a by a, a by b and b by b.
 template <class T>
-void add_products(const T* a, const T* b, std::size_t n, double* sums) {
-    for (std::size_t k = 0; k < n; k += sum_lanes) {
-        const std::size_t count = n - k < sum_lanes ? n - k : sum_lanes;
-        for (std::size_t lane = 0; lane < count; ++lane)
-            sums[lane] += static_cast<double>(a[k + lane]) * static_cast<double>(b[k + lane]);
+void add_pairs(const T* a, const T* b, std::size_t n, double* aa, double* ab, double* bb) {
+    constexpr std::size_t parts = sum_lanes / part_size;
+    Part sums[3][parts];
+    double* const to[] = {aa, ab, bb};
+    for (std::size_t j = 0; j < 3; ++j) std::memcpy(sums[j], to[j], sizeof sums[j]);
+    std::size_t k = 0;
+    for (; n - k >= sum_lanes; k += sum_lanes) {
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < parts; ++i) {
+            Part x, y;
+            read(a + k + i * part_size, x);
+            read(b + k + i * part_size, y);
+            sums[0][i] += x * x;
+            sums[1][i] += x * y;
+            sums[2][i] += y * y;
+        }
+    }
+    for (std::size_t j = 0; j < 3; ++j) std::memcpy(to[j], sums[j], sizeof sums[j]);
+    for (std::size_t lane = 0; k < n; ++k, ++lane) {
+        const double x = a[k], y = b[k];
+        aa[lane] += x * x;
+        ab[lane] += x * y;
+        bb[lane] += y * y;
     }
 }
 
@@ -79,7 +113,7 @@ struct Lanes {
             if constexpr (rated)
                 for (std::size_t k = 0; k < n; ++k) tile.rates[k] = tile.g[k] * tile.rates[k];
             const T* const unit = rated ? tile.rates : tile.change;
-            add_products(unit, unit, n, units);
+            add_squares(unit, n, 1.0, 0, units);
         }
         if (c.cautious) {
             std::uint32_t count = 0;
@@ -91,9 +125,7 @@ struct Lanes {
             agreeing += count;
         }
         if (c.trust != 0) {
-            add_products(tile.change, tile.change, n, changes);
-            add_products(tile.change, p, n, overlap);
-            add_products(p, p, n, params);
+            add_pairs(tile.change, p, n, changes, overlap, params);
         }
     }
 
@@ -105,15 +137,16 @@ template <template <class> class Rule, class T>
 void sum_up(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
-    T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
+    alignas(wide_bytes) T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
     Changing<T> changing;
     Lanes lanes;
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
         T* state[states + 1] = {};
-        load_state<Rule<T>, true>(block, start, n, state_tiles, state);
+        load_state<Rule<T>>(block, start, n, state_tiles, state);
         const T* const p = tile_of(block.p, start, n, p_tile);
-        change_tile<Rule>(c, n, p, tile_of(block.g, start, n, g_tile), state, changing);
+        const bool clips = c.update_clip < std::numeric_limits<double>::infinity();
+        change_tile<Rule, Fixed>(c, n, p, tile_of(block.g, start, n, g_tile), state, clips, changing);
         lanes.template add<has_rate<Rule<T>>>(c, n, p, changing);
         const std::size_t next = start + n;
         if (next % sum_block == 0 || next == block.size) {
@@ -152,15 +185,17 @@ void step_tile(const Block& block, std::size_t n, T* p, const T* given, T* const
     const auto mask = static_cast<T>(block.whole.mask), factor = static_cast<T>(block.whole.factor);
     const auto decay = static_cast<T>(c.decay);
     Changing<T> to;
-    change_tile<Rule>(c, n, p, given, state, to);
+    change_tile<Rule, Kept>(c, n, p, given, state, rates != nullptr, to);
     if (rates) std::memcpy(rates, to.rates, n * sizeof(T));
-    if (c.cautious)
-        for (std::size_t k = 0; k < n; ++k) to.change[k] = agrees(to.change[k], to.g[k]) ? mask * to.change[k] : T{0};
-    if (c.decay != 0)
-        for (std::size_t k = 0; k < n; ++k) to.change[k] = to.change[k] + decay * p[k];
-    if (block.whole.factor != 1)
-        for (std::size_t k = 0; k < n; ++k) to.change[k] = factor * contain(to.change[k], to.g[k]);
-    for (std::size_t k = 0; k < n; ++k) p[k] = p[k] - to.change[k];
+    each<T, width<T>>(n, [&](auto number, std::size_t k) {
+        using N = decltype(number);
+        const N p_k = read_as<N>(p + k), g_k = read_as<N>(to.g + k);
+        N change = read_as<N>(to.change + k);
+        if (c.cautious) change = agrees(change, g_k) ? all<N>(mask) * change : N{};
+        if (c.decay != 0) change = change + all<N>(decay) * p_k;
+        if (block.whole.factor != 1) change = all<N>(factor) * contain(change, g_k);
+        write_to(p + k, p_k - change);
+    });
 }
 
 }  // namespace adamas::ADAMAS_ISA

@@ -74,7 +74,14 @@ struct Kept {
     }
 };
 
-// The same of a block in bfloat16, rounded at random.
+// State that is read and stays as it is.
+template <class S>
+struct Fixed : Kept<S> {
+    template <class N>
+    [[gnu::always_inline]] void write(std::size_t, const N&) const {}
+};
+
+// A block of state in bfloat16, rounded at random.
 struct Thrown {
     BFloat16* at;
     Randoms randoms;
@@ -102,20 +109,17 @@ T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
     return copy;
 }
 
-// Finds the state of elements start to start + n, or reads it into tiles; `copies` if it must not change where it is.
-template <class Rule, bool copies, class T>
+// Finds the state of elements start to start + n, or reads it into tiles.
+template <class Rule, class T>
 void load_state(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile], T** state) {
     const Slots& slots = *block.slots;
     each_state<Rule>([&](auto sign, std::size_t i) {
-        const Operand kept{slots.state[i], slots.state_type, nullptr};
         state[i] = tiles[i];
         if (slots.state_type == Type::q8) {
             if constexpr (std::is_same_v<T, float>)
                 load<sign.value>(Q8(slots.state[i], block.size), start, n, tiles[i]);
-        } else if constexpr (copies) {
-            load(kept, start, n, tiles[i]);
         } else {
-            state[i] = tile_of(kept, start, n, tiles[i]);
+            state[i] = tile_of(Operand{slots.state[i], slots.state_type, nullptr}, start, n, tiles[i]);
         }
     });
 }

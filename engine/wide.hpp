@@ -84,6 +84,16 @@ template <class N, class T>
     std::memcpy(to, &x, sizeof x);
 }
 
+// Returns what is for a number, or for as many as are wide.
+template <class N, class A, class B>
+[[gnu::always_inline]] inline const auto& pick(const A& one, const B& many) {
+    if constexpr (is_wide<N>) {
+        return many;
+    } else {
+        return one;
+    }
+}
+
 // Calls visit(N{}, k) for elements 0 to n - 1: for as many as are wide where a group of them is whole, else for one. In
 // a group it is known when this is compiled which of its elements k is.
 template <class T, std::size_t group, class Visit>
