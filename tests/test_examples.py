@@ -34,3 +34,6 @@ def test_what_the_examples_show(tmp_path):
     assert adam < sgd
     assert float(re.findall(r"f = (\S+),", shown["tuner"])[0]) < 1e-6
     assert shown["momentum_step_by_step"].count("\n") == 11
+    full, short = (float(loss) for loss in re.findall(r"loss (\S+),", shown["eight_bits"]))
+    assert abs(short - full) < 0.02 * full
+    assert float(re.findall(r"to (\S+)$", shown["between_libraries"].strip())[0]) < 1e-12

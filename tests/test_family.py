@@ -225,6 +225,9 @@ IN_OPTAX: dict[str, Callable[[Any], Any]] = {
     "ADOPT": lambda optax: optax.contrib.adopt(1e-3),
     "AdEMAMix": lambda optax: optax.contrib.ademamix(1e-3),
     "Lion": lambda optax: optax.lion(1e-4, weight_decay=0.0),
+    "ScheduleFreeAdamW": lambda optax: optax.contrib.schedule_free_adamw(
+        2.5e-3, weight_decay=adamas.ScheduleFreeAdamW().weight_decay
+    ),
 }
 
 

@@ -928,7 +928,7 @@ class ADOPT(Rule):
         v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2, \qquad v_1 = g_1^2
 
     The first step only looks at the gradient. The same as the authors' code, which counts from 0, and whose decoupled
-    decay also begins with the second step.
+    decay also begins with the second step, and as optax.contrib.adopt; torch and Keras have none.
 
     References: Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2.
     """
@@ -1161,7 +1161,8 @@ class ScheduleFreeAdamW(Rule):
 
     with Adam's v. The parameters are y, where gradients are taken; x, to evaluate and keep, is
     ``opt.eval_params(params)``. What is remembered is z - y, exact where the two are close. A schedule should only warm
-    up. The same as the authors' AdamWScheduleFree, but for its own warmup; its decay is that of y, as here.
+    up. The same as optax.contrib.schedule_free_adamw and, but for its own warmup, the authors' AdamWScheduleFree; the
+    decay is that of y in all three. torch and Keras have none.
 
     References: Defazio et al. 2024, arXiv:2405.15682, Algorithm 1.
     """
