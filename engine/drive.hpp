@@ -33,28 +33,33 @@ template <Decay decay, template <class> class Rule, class T, class Look, class..
     const auto one = make<Rule, T>(c);
     const auto many = make<Rule, Wide<T>>(c);
     const bool frozen = c.frozen;
-    each<T, looks ? sum_lanes : width<T>>(n, [&](auto number, std::size_t k) {
+    const auto step = [&](auto number, std::size_t k, auto count) {
         using N = decltype(number);
         const auto& rule = pick<N>(one, many);
-        const N p_k = read_as<N>(p + k), weight_k = all<N>(static_cast<T>(weight));
-        N g_k = all<N>(static_cast<T>(scale)) * read_as<N>(g + k), rate{};
+        const N p_k = read_as<N>(p + k, count), weight_k = all<N>(static_cast<T>(weight));
+        N g_k = all<N>(static_cast<T>(scale)) * read_as<N>(g + k, count), rate{};
         if constexpr (decay == Decay::coupled) g_k = contain(g_k + weight_k * p_k, g_k);
         const N moved = [&](auto... s) {
             const N change = rule.change(p_k, g_k, s...);
             if constexpr (rated) rate = rule.rate(s...);
-            (state.write(k, s), ...);
+            (state.write(k, s, count), ...);
             return change;
-        }(state.template read<N>(k)...);
+        }(state.template read<N>(k, count)...);
         N change = frozen ? N{} : moved;
         if constexpr (decay == Decay::decoupled) change = change + weight_k * p_k;
         const N p_next = p_k - change;
-        write_to(p + k, p_next);
+        write_to(p + k, p_next, count);
         if constexpr (looks) {
             write_to(look.before + k, p_k);
             if constexpr (rated) write_to(look.rates + k, rate);
             seen.template add<rated>(k, read_as<N>(look.given + k), p_k, p_next, rate);
         }
-    });
+    };
+    if constexpr (looks) {
+        each<T, sum_lanes>(n, [&](auto number, std::size_t k) { step(number, k, All{}); });
+    } else {
+        each_wide<T>(n, step);
+    }
     if constexpr (looks) *look.seen = seen;
 }
 

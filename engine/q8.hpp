@@ -38,17 +38,17 @@ struct Coded {
           zero((nonnegative ? floor_of : zero_point)(from.scales[begin / block_size])),
           to(to) {}
 
-    template <class N>
-    [[gnu::always_inline]] N read(std::size_t k) const {
+    template <class N, class Count = All>
+    [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
         if constexpr (is_wide<N>) {
-            return number<N>(read_short(codes + k));
+            return number<N>(read_short(codes + k, count));
         } else {
             return number<N>(std::uint32_t{codes[k]});
         }
     }
-    template <class N>
-    [[gnu::always_inline]] void write(std::size_t k, const N& x) const {
-        write_to(to + k, x);
+    template <class N, class Count = All>
+    [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
+        write_to(to + k, x, count);
     }
 
 private:

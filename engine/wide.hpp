@@ -71,18 +71,51 @@ template <class T>
     return all<T>(std::numeric_limits<One<T>>::infinity());
 }
 
-// Reads a number, or as many as N has; writes them.
+// As many numbers as there are in N; where instead a number says how many of them, the others are 0 and not touched.
+struct All {};
+
+// Reads numbers, and writes them.
 template <class N, class T>
-[[gnu::always_inline]] inline N read_as(const T* from) {
+[[gnu::always_inline]] inline N read_as(const T* from, All = {}) {
     static_assert(sizeof(N) % sizeof(T) == 0);
     N x;
     std::memcpy(&x, from, sizeof x);
     return x;
 }
 template <class N, class T>
-[[gnu::always_inline]] inline void write_to(T* to, const N& x) {
+[[gnu::always_inline]] inline void write_to(T* to, const N& x, All = {}) {
     std::memcpy(to, &x, sizeof x);
 }
+#ifdef __AVX512F__
+[[gnu::always_inline]] inline std::uint32_t mask_of(std::size_t count) {
+    return (1u << count) - 1;
+}
+template <class N>
+[[gnu::always_inline]] inline N read_as(const float* from, std::size_t count) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask_of(count)), from);
+}
+template <class N>
+[[gnu::always_inline]] inline N read_as(const double* from, std::size_t count) {
+    return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask_of(count)), from);
+}
+[[gnu::always_inline]] inline void write_to(float* to, Wide<float> x, std::size_t count) {
+    _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask_of(count)), x);
+}
+[[gnu::always_inline]] inline void write_to(double* to, Wide<double> x, std::size_t count) {
+    _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask_of(count)), x);
+}
+#else
+template <class N, class T>
+[[gnu::always_inline]] inline N read_as(const T* from, std::size_t count) {
+    N x{};
+    for (std::size_t i = 0; i < count; ++i) x[i] = from[i];
+    return x;
+}
+template <class N, class T>
+[[gnu::always_inline]] inline void write_to(T* to, const N& x, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) to[i] = x[i];
+}
+#endif
 
 // Returns what is for a number, or for as many as are wide.
 template <class N, class A, class B>
@@ -104,6 +137,14 @@ template <class T, std::size_t group, class Visit>
         for (std::size_t i = 0; i < group; i += width<T>) visit(Wide<T>{}, k + i);
     }
     for (; k < n; ++k) visit(T{}, k);
+}
+
+// Calls visit(Wide<T>{}, k, count) for elements 0 to n - 1: as many as are wide, and at last how many are left.
+template <class T, class Visit>
+[[gnu::always_inline]] inline void each_wide(std::size_t n, const Visit& visit) {
+    std::size_t k = 0;
+    for (; n - k >= width<T>; k += width<T>) visit(Wide<T>{}, k, All{});
+    if (k < n) visit(Wide<T>{}, k, n - k);
 }
 
 inline float sqrt(float x) {
@@ -176,7 +217,7 @@ template <class V>
 
 // Reads as many short numbers as there are bits in a Bits, and writes what fits into them. By hand: GCC 12 takes the
 // plain forms number by number.
-[[gnu::always_inline]] inline Bits read_short(const std::uint8_t* from) {
+[[gnu::always_inline]] inline Bits read_short(const std::uint8_t* from, All = {}) {
 #ifdef __AVX512F__
     return reinterpret_cast<Bits>(_mm512_maskz_cvtepu8_epi32(0xFFFF, read_as<__m128i>(from)));
 #elif defined __AVX2__
@@ -187,7 +228,7 @@ template <class V>
     return x;
 #endif
 }
-[[gnu::always_inline]] inline Bits read_short(const std::uint16_t* from) {
+[[gnu::always_inline]] inline Bits read_short(const std::uint16_t* from, All = {}) {
 #ifdef __AVX512F__
     return reinterpret_cast<Bits>(_mm512_maskz_cvtepu16_epi32(0xFFFF, read_as<__m256i>(from)));
 #elif defined __AVX2__
@@ -198,6 +239,23 @@ template <class V>
     return x;
 #endif
 }
+#ifdef __AVX512F__
+[[gnu::always_inline]] inline Bits read_short(const std::uint8_t* from, std::size_t count) {
+    const __m128i x = _mm_maskz_loadu_epi8(static_cast<__mmask16>(mask_of(count)), from);
+    return reinterpret_cast<Bits>(_mm512_maskz_cvtepu8_epi32(0xFFFF, x));
+}
+[[gnu::always_inline]] inline Bits read_short(const std::uint16_t* from, std::size_t count) {
+    const __m256i x = _mm256_maskz_loadu_epi16(static_cast<__mmask16>(mask_of(count)), from);
+    return reinterpret_cast<Bits>(_mm512_maskz_cvtepu16_epi32(0xFFFF, x));
+}
+#else
+template <class S>
+[[gnu::always_inline]] inline Bits read_short(const S* from, std::size_t count) {
+    Bits x{};
+    for (std::size_t i = 0; i < count; ++i) x[i] = from[i];
+    return x;
+}
+#endif
 [[gnu::always_inline]] inline void write_short(std::uint8_t* to, Bits x) {
 #ifdef __AVX512F__
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x)));
@@ -209,7 +267,7 @@ template <class V>
     for (std::size_t i = 0; i < width<float>; ++i) to[i] = static_cast<std::uint8_t>(x[i]);
 #endif
 }
-[[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x) {
+[[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x, All = {}) {
 #ifdef __AVX512F__
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                         _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
@@ -220,6 +278,10 @@ template <class V>
 #else
     for (std::size_t i = 0; i < width<float>; ++i) to[i] = static_cast<std::uint16_t>(x[i]);
 #endif
+}
+
+[[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<std::uint16_t>(x[i]);
 }
 
 }  // namespace adamas::ADAMAS_ISA
