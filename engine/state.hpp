@@ -56,20 +56,16 @@ struct Kept {
     [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
         if constexpr (std::is_same_v<S, One<N>>) {
             return read_as<N>(at + k, count);
-        } else if constexpr (is_wide<N>) {
-            return from_bits(read_short(&at[k].bits, count) << 16);
         } else {
-            return widen(at[k]);
+            return from_bits(read_short(&at[k].bits, count) << 16);
         }
     }
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
         if constexpr (std::is_same_v<S, One<N>>) {
             write_to(at + k, x, count);
-        } else if constexpr (is_wide<N>) {
-            write_short(&at[k].bits, round_to_bfloat16<true>(x, nearest(x)), count);
         } else {
-            at[k] = round_to_bfloat16<true>(x, nearest(x));
+            write_short(&at[k].bits, round_to_bfloat16<true>(x, nearest(x)), count);
         }
     }
 };
@@ -92,12 +88,7 @@ struct Thrown {
     }
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
-        const auto rounded = round_to_bfloat16<true>(x, randoms.at<decltype(to_bits(x))>(k) >> 16);
-        if constexpr (is_wide<N>) {
-            write_short(&at[k].bits, rounded, count);
-        } else {
-            at[k] = rounded;
-        }
+        write_short(&at[k].bits, round_to_bfloat16<true>(x, randoms.at<Bits>(k) >> 16), count);
     }
 };
 
