@@ -232,6 +232,11 @@ void reduce(int n, const Table& table, const RuleInfo& info, std::vector<Block>&
 
 }  // namespace
 
+void run(const Table& table, std::size_t rule, const Columns& columns) {
+    const Flushing flushing;
+    table.rules[rule].step_columns(columns);
+}
+
 void run(const Table& table, std::size_t rule, std::vector<Block>& blocks) {
     const std::size_t total = total_size(blocks);
     int n = threads_for(total);

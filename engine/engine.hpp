@@ -179,6 +179,17 @@ struct Lapse {
 using ApplyLapse = void (*)(const Lapse& lapse, std::size_t size, float* p, void* m, void* v, const void* v_max,
                             Type type);
 
+// Runs of a rule side by side, in float64: every array has the first element of each, then the second of each.
+struct Columns {
+    std::size_t runs = 0, size = 0;   // size: the elements of a run
+    const double* numbers = nullptr;  // of each run: the rule's coefficients in its order, l2, decay and frozen
+    double* p = nullptr;
+    const double* g = nullptr;
+    double* state[max_state] = {};
+};
+
+using StepColumns = void (*)(const Columns& of);
+
 // Steps elements begin to end of a block, or sums them up; with statistics or sums, begin is a multiple of `sum_block`,
 // and end is too or the size.
 using Kernel = void (*)(const Block& block, std::size_t begin, std::size_t end);
@@ -194,6 +205,7 @@ struct RuleInfo {
     bool has_rate;             // an effective learning rate
     Kernel in_float, in_double;
     Kernel sums_in_float, sums_in_double;
+    StepColumns step_columns;
 };
 
 // Every rule, compiled for one instruction set.
@@ -231,6 +243,9 @@ std::size_t find_rule(const std::string& name);
 // Steps all blocks of one rule, in parallel where it pays; the bits never depend on the number of threads. All of the
 // blocks have room for statistics, or none.
 void run(const Table& table, std::size_t rule, std::vector<Block>& blocks);
+
+// Steps runs side by side, on this thread.
+void run(const Table& table, std::size_t rule, const Columns& columns);
 
 // Returns the sum of the squares of unit * g over all blocks, in float64. It depends neither on the number of threads
 // nor on how the gradients are cut into blocks.

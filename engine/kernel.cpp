@@ -1,4 +1,5 @@
 // Compiled once per instruction set (ADAMAS_ISA, ADAMAS_ISA_NAME) into a table of kernels.
+#include "columns.hpp"
 #include "drive.hpp"
 #include "lapse.hpp"
 
@@ -15,6 +16,7 @@ const Table& tabulate(List<Rule...>) {
         drive<Rule, double>,
         sum_up<Rule, float>,
         sum_up<Rule, double>,
+        step_columns<Rule>,
     }...};
     static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of, lapse};
     return all;

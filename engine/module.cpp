@@ -9,6 +9,7 @@
 
 #include "lapses.hpp"
 #include "plan.hpp"
+#include "runs.hpp"
 #include "tensors.hpp"
 
 namespace adamas {
@@ -54,6 +55,8 @@ NB_MODULE(_engine, m) {
              nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
              nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
+    m.def("step_columns", &step_columns, nb::arg("rule"), nb::arg("numbers"), nb::arg("p"), nb::arg("g"),
+          nb::arg("state"));
     m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("last"), nb::arg("present"), nb::arg("places"));
     m.def("add_same_rows", &add_same_rows, nb::arg("places"), nb::arg("values"), nb::arg("sums"));
     nb::class_<Lapses>(m, "Lapses")

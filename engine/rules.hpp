@@ -14,11 +14,15 @@ namespace adamas::ADAMAS_ISA {
 // The names of state that is never negative, because squares or magnitudes go into it; a rule may have others.
 constexpr const char* nonnegative = "s u v v_max";
 
-// A coefficient, rounded once from float64 to the type of the arithmetic.
+// A coefficient, rounded once from float64 to the type of the arithmetic. This and what follows is the same for all
+// numbers of a wide T, or made of one for each, which then must lie on the same side of what is decided by.
 template <class T>
 struct Number {
     T value;
     Number(double x) : value(all<T>(static_cast<One<T>>(x))) {}
+    Number(const T& x)
+        requires is_wide<T>
+        : value(x) {}
     operator T() const { return value; }
     friend T operator*(Number a, T b) { return a.value * b; }
     friend T operator*(T a, Number b) { return a * b.value; }
@@ -28,6 +32,7 @@ struct Number {
 struct Flag {
     bool value;
     Flag(double x) : value(x != 0) {}
+    Flag(const Wide<double>& x) : value(x[0] != 0) {}
     operator bool() const { return value; }
 };
 
@@ -38,6 +43,9 @@ struct Average {
     bool slow;
     Average(double x)
         : beta(all<T>(static_cast<One<T>>(x))), w(all<T>(static_cast<One<T>>(1 - x))), slow(1 - x < 0.5) {}
+    Average(const T& x)
+        requires is_wide<T>
+        : beta(x), w(1 - x), slow(1 - x[0] < 0.5) {}
 };
 
 template <class T>

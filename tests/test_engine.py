@@ -6,7 +6,8 @@ from harness import DECAYS, DTYPES, ELEMENTWISE, ISA_LEVELS, RULES, EngineSteps,
 from numpy.testing import assert_array_equal
 
 import adamas
-from adamas import rules
+from adamas import _fallback, rules
+from adamas._memory import kernel_name
 from adamas._native import engine
 
 pytestmark = pytest.mark.skipif(engine is None, reason="adamas was installed without its engine")
@@ -95,6 +96,46 @@ def test_bits_beyond_the_caches(isa, case, dtype):
                 run.step([g])
             for actual, wanted in zip((run.params[0], *run.state[0]), expected, strict=True):
                 assert_array_equal(actual, wanted, err_msg=f"{level}, {threads} threads")
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("case", ELEMENTWISE)
+def test_bits_of_runs_side_by_side(isa, case, decay):
+    """Each with coefficients of its own: the bits of the specification, and of each run alone."""
+    rng = np.random.default_rng(5)
+    for runs, size in ((1, 3), (2, 2), (7, 1), (8, 5), (19, 4)):
+        rates = 10.0 ** rng.uniform(-4, 0, runs)
+        each = [make(case, rate, **DECAYS[decay]) for rate in rates]
+        rule, kernel = each[0].rule, kernel_name(each[0].rule)
+        start = rng.standard_normal((size, runs))
+        gradients = [g.reshape(size, runs) for g in wild_gradients(rng, 12, size * runs, np.float64)]
+        alone = [reference(opt, start[:, i], [g[:, i] for g in gradients]) for i, opt in enumerate(each)]
+        for level in (*ISA_LEVELS, None):
+            p, *state = start.copy(), *(np.zeros_like(start) for _ in rule.state_names)
+            carries = [dict[str, float]()] * runs
+            for t, g in enumerate(gradients, 1):
+                c = [vars(opt.at(t, carry)) for opt, carry in zip(each, carries, strict=True)]
+                carries = [{name: numbers[name] for name in rule.first_carry} for numbers in c]
+                names = (*rule().coefficients(1), "l2", "decay", "frozen")
+                numbers = np.array([[of[name] for of in c] for name in names], float)
+                if level is None:
+                    _fallback.step_columns(kernel, numbers, p, g, tuple(state))
+                else:
+                    isa(level)
+                    engine.step_columns(kernel, numbers, p, g, tuple(state))
+            for i, expected in enumerate(alone):
+                for actual, wanted in zip((p, *state), expected, strict=True):
+                    assert_array_equal(actual[:, i], wanted, err_msg=f"{level}, run {i} of {runs}")
+
+
+def test_runs_side_by_side_refuse_other_arrays():
+    p, numbers = np.ones((2, 3)), np.ones((9, 3))
+    for wrong in ((numbers[:8], p, p, (p, p)), (numbers, p, p[:1], (p, p)), (numbers, p, p, (p,)),
+                  (numbers, p.astype(np.float32), p, (p, p)), (numbers, p.T, p, (p, p)), (numbers, p, p, (p, [1.0])),
+                  (numbers[:, :0].T, p, p, (p, p)), (numbers, [1.0], p, (p, p))):  # fmt: skip
+        with pytest.raises(ValueError, match="numbers"):
+            engine.step_columns("Adam", *wrong)
+    assert (p == 1).all()
 
 
 @pytest.mark.parametrize("scale", [-1.0, 1 / 1024, 0.3])

@@ -33,6 +33,7 @@ engine: str = _choose(os.environ.get("ADAMAS_ISA", ""))
 """What runs the rules: "native (x86-64-v4)" and the like, or "specification"."""
 
 Plan: Any = _fallback.Plan if engine == "specification" else _native.engine.Plan
+step_columns: Any = _fallback.step_columns if engine == "specification" else _native.engine.step_columns
 _rows: Any = _lapses if engine == "specification" else _native.engine
 Lapses, find_same_rows, add_same_rows = _rows.Lapses, _rows.find_same_rows, _rows.add_same_rows
 

@@ -32,6 +32,15 @@ def find_same_rows(rows: Any, last: Any, present: int, places: Any) -> int:
 def add_same_rows(places: Any, values: Any, sums: Any) -> None:
     """Add each row of values to the one of its place in sums, in order: both float32, or float64, in C order."""
 
+def step_columns(rule: str, numbers: Any, p: Any, g: Any, state: tuple[Any, ...]) -> None:
+    """Take a step of runs side by side, each with numbers of its own.
+
+    p, g, and state, the rule's in its order: float64 of shape (..., runs), in C order; p and state are overwritten.
+    numbers: of shape (k, runs): the rule's coefficients in its order, coupled and decoupled weight decay, and whether
+        the step is frozen. In a row of them either all or none may be 0, and all on the same side of 1/2.
+    ValueError, with nothing changed, for other arrays.
+    """
+
 class Lapses:
     """The steps that rows of a table have missed.
 

@@ -1,6 +1,7 @@
 """The specification behind the interface of the engine, on NumPy arrays: for machines without a compiler."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +133,17 @@ class Plan:
         if array.dtype == np.uint8:
             return _q8.decode(array, n, self._is_nonnegative(name))
         return array.astype(work, copy=False)
+
+
+def step_columns(rule: str, numbers: Any, p: Any, g: Any, state: tuple[Any, ...]) -> None:
+    """Take a step of many runs side by side, each with numbers of its own, in float64 (see _engine.pyi)."""
+    cls = RULES[rule]
+    *coefficients, l2, decay, frozen = (row if (row != row[0]).any() else row.item(0) for row in numbers)
+    names = cls.coefficients(SimpleNamespace(**cls.first_carry, **{n: getattr(cls, n) for n in cls.ranges}), 1)
+    c = named(dict(zip(names, coefficients, strict=True)), Stages(l2=l2, decay=decay, frozen=bool(frozen)))
+    with flush_denormals(), np.errstate(all="ignore"):
+        for array, new in zip((p, *state), step(cls, np, c, p, g, *state), strict=True):
+            array[...] = new
 
 
 def _order(like: Any, slots: tuple[Any, ...]) -> list[int]:

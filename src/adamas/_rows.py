@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from adamas import _backend
+from adamas._memory import kernel_name
 from adamas.problems import Counterexample, NoisyProblem, Problem
-from adamas.rules import Rule, named, step
+from adamas.rules import Rule, Stages, named, step
 
 Array = Any
 
 DIVERGED = 1e30
 """The loss of a run that went beyond this, or became NaN."""
+
+AT_ONCE = 64
+"""Steps whose coefficients are computed together."""
 
 Report = Callable[[int, Array, Array], Array]
 """Called with the steps taken, the numbers of some rows, and their losses (rows, starts); returns which go on."""
@@ -91,36 +96,37 @@ def _run(
 ) -> None:
     """Fill in the losses of the rows with the numbers in `alive`, which are run as one array."""
     h = _hyperparameters(rule, rows, alive, columns)
-    # The rows lie next to each other in memory, so that NumPy's inner loops run over them and not over few coordinates.
-    x = np.array(starts[alive], float, order="F")
-    state = [np.zeros_like(x) for _ in rule.state_names]
-    best = np.full(x.shape[:-1], DIVERGED, order="F")
     vars(h).update(rule.first_carry)
     if columns and rule.reduces(vars(h)):
         raise ValueError("what counts as an array is the run of one row from one start")
+    # The rows lie next to each other in memory, so that inner loops run over them and not over few coordinates.
+    points = np.array(starts[alive].T, float, order="C")
+    state = [np.zeros_like(points) for _ in rule.state_names]
+    lowest = np.full(points.shape[1:], np.inf)
+    t = 1
     with np.errstate(all="ignore"):
-        for t in range(1, iterations + 1):
-            value, gradient = seen(problem, x, t, seed)
-            gap = above_minimum(problem, value)
-            np.minimum(best, gap, out=best)
-            if report is not None and t > 1 and (t - 1) % every == 0:
+        while t <= iterations:
+            if report is not None and t > 1:
+                gap = above_minimum(problem, problem.value(points.T))
+                losses.best[alive] = np.minimum(above_minimum(problem, lowest.T), gap)
                 keep = report(t - 1, alive, gap)
-                losses.best[alive] = best
-                alive, x, gradient, best = alive[keep], np.asfortranarray(x[keep]), gradient[keep], best[keep]
-                state = [np.asfortranarray(array[keep]) for array in state]
-                if not len(alive):
+                if not keep.any():
                     return
+                alive, lowest = alive[keep], lowest[:, keep]
+                points, *state = (np.ascontiguousarray(array[..., keep]) for array in (points, *state))
                 kept = {name: _kept(vars(h)[name], keep) for name in rule.first_carry}
                 h = _hyperparameters(rule, rows, alive, columns)
                 vars(h).update(kept)
-            c = named(*rule.numbers(h, t))
-            for name in rule.first_carry:
-                setattr(h, name, getattr(c, name))
-            x, *state = _stepped(rule, h, c, x, gradient, state)
-            if problem.bounds is not None:
-                np.clip(x, *problem.bounds.T, out=x)
-        losses.final[alive] = above_minimum(problem, problem.value(x))
-        losses.best[alive] = np.minimum(best, losses.final[alive])
+            count = min(iterations + 1 - t, AT_ONCE if report is None else every)
+            for numbers in _numbers(rule, h, t, count, len(alive)):
+                value, gradient = seen(problem, points.T, t, seed)
+                np.minimum(lowest, value.T, out=lowest, where=value.T > -np.inf)
+                _step(rule, numbers, points, gradient.T, state)
+                if problem.bounds is not None:
+                    np.clip(points.T, *problem.bounds.T, out=points.T)
+                t += 1
+        losses.final[alive] = above_minimum(problem, problem.value(points.T))
+        losses.best[alive] = np.minimum(above_minimum(problem, lowest.T), losses.final[alive])
 
 
 def _kept(number: Any, keep: Array) -> Any:
@@ -128,22 +134,55 @@ def _kept(number: Any, keep: Array) -> Any:
     return number[keep] if np.ndim(number) else number
 
 
-def _stepped(rule: type[Rule], h: SimpleNamespace, c: SimpleNamespace, x: Array, g: Array, state: list[Array]) -> Any:
+def _numbers(rule: type[Rule], h: SimpleNamespace, t: int, count: int, rows: int) -> Any:
+    """Return the numbers of some steps from t on, as `_step` takes them; what lives across steps stays in h.
+
+    They are float64 of shape (steps, numbers, rows); see `_backend.step_columns`.
+    """
+    if rule.reduces(vars(h)):
+        return [named(*_next(rule, h, t + i)) for i in range(count)]
+    each: list[tuple[Any, Any]]
+    try:
+        if rule.first_carry:
+            raise ValueError("a step needs the one before")
+        each = [(slice(None), rule.numbers(h, np.arange(t, t + count)[:, None]))]
+    except ValueError:  # or the rule branches on the step
+        each = [(i, _next(rule, h, t + i)) for i in range(count)]
+    numbers = np.empty((count, len(each[0][1][0]) + 3, rows))
+    for which, (coefficients, stages) in each:
+        for i, number in enumerate((*coefficients.values(), stages.l2, stages.decay, stages.frozen)):
+            numbers[which, i] = number
+    return numbers
+
+
+def _next(rule: type[Rule], h: SimpleNamespace, t: int) -> tuple[dict[str, float], Stages]:
+    """Return the numbers of a step; what lives across steps goes to h."""
+    coefficients, stages = rule.numbers(h, t)
+    for name in rule.first_carry:
+        setattr(h, name, coefficients[name])
+    return coefficients, stages
+
+
+def _step(rule: type[Rule], numbers: Any, points: Array, g: Array, state: list[Array]) -> None:
     """Take a step; a rule that looks at whole arrays sees the run from each start as one."""
-    if not rule.reduces(vars(h)):
-        return step(rule, np, c, x, g, *state)
-    each = [step(rule, np, c, x[0, i], g[0, i], *(array[0, i] for array in state)) for i in range(x.shape[1])]
-    return [np.stack(parts)[None] for parts in zip(*each, strict=True)]
+    if not isinstance(numbers, SimpleNamespace):
+        _backend.step_columns(kernel_name(rule), numbers, points, np.ascontiguousarray(g), tuple(state))
+        return
+    for i in range(points.shape[1]):
+        arrays = [array[:, i, 0] for array in (points, *state)]
+        new = step(rule, np, numbers, arrays[0], g[:, i, 0], *arrays[1:])
+        for array, values in zip(arrays, new, strict=True):
+            array[...] = values
 
 
 def _hyperparameters(
     rule: type[Rule], rows: Sequence[Mapping[str, Any]], chosen: Array, columns: bool
 ) -> SimpleNamespace:
-    """Return all hyper-parameters as attributes: the numbers that rows give as columns, (rows, 1, 1)."""
+    """Return all hyper-parameters as attributes: the numbers that rows give as columns, (rows,)."""
     of = {name: getattr(rule, name) for name in rule.ranges}
     for name, first in rows[chosen[0]].items():
         plain = not columns or isinstance(first, bool | str)
-        of[name] = first if plain else np.array([rows[i][name] for i in chosen.tolist()], float)[:, None, None]
+        of[name] = first if plain else np.array([rows[i][name] for i in chosen.tolist()], float)
     return SimpleNamespace(**of)
 
 
