@@ -9,76 +9,113 @@
 
 namespace adamas::ADAMAS_ISA {
 
-enum class Decay { none, coupled, decoupled };
-
 // A step that nobody looks at.
 struct Unseen {};
 
-// One that is looked at. given: the gradients before they were clipped. before, rates: where the parameters go as they
-// were, and the effective learning rates.
+// One that is looked at. gradients: where to find those of the tile, before they were clipped. before, rates: where the
+// parameters go as they were, and the effective learning rates.
 template <class T>
 struct Watch {
-    const T* given;
+    T* const* gradients;
     T *before, *rates;
     Seen<T>* seen;
+
+    const T* given() const { return *gradients; }
 };
 
-// Steps dense arrays, which do not overlap (work.cpp checks). Flattened: the rule must be inlined, though it is used in
-// many places.
-template <Decay decay, template <class> class Rule, class T, class Look, class... State>
-[[gnu::flatten]] void loop(const Coefficients& c, double scale, double weight, std::size_t n, T* p, const T* g,
-                           const Look look, const State... state) {
+// Steps what a source has, tile by tile, in memory that does not overlap (work.cpp checks). Flattened: the rule must be
+// inlined, though it is used in many places.
+template <template <class> class Rule, class T, class Source, class Look, class... State>
+[[gnu::flatten]] void loop(const Coefficients& c, double scale, Source& source, const Look look, State... state) {
     constexpr bool looks = std::is_same_v<Look, Watch<T>>, rated = looks && has_rate<Rule<T>>;
-    [[maybe_unused]] Seen<T> seen;
     const auto one = make<Rule, T>(c);
     const auto many = make<Rule, Wide<T>>(c);
-    const bool frozen = c.frozen;
-    const auto step = [&](auto number, std::size_t k, auto count) {
-        using N = decltype(number);
-        const auto& rule = pick<N>(one, many);
-        const N p_k = read_as<N>(p + k, count), weight_k = all<N>(static_cast<T>(weight));
-        N g_k = all<N>(static_cast<T>(scale)) * read_as<N>(g + k, count), rate{};
-        if constexpr (decay == Decay::coupled) g_k = contain(g_k + weight_k * p_k, g_k);
-        const N moved = [&](auto... s) {
-            const N change = rule.change(p_k, g_k, s...);
-            if constexpr (rated) rate = rule.rate(s...);
-            (state.write(k, s, count), ...);
-            return change;
-        }(state.template read<N>(k, count)...);
-        N change = frozen ? N{} : moved;
-        if constexpr (decay == Decay::decoupled) change = change + weight_k * p_k;
-        const N p_next = p_k - change;
-        write_to(p + k, p_next, count);
-        if constexpr (looks) {
-            write_to(look.before + k, p_k);
-            if constexpr (rated) write_to(look.rates + k, rate);
-            seen.template add<rated>(k, read_as<N>(look.given + k), p_k, p_next, rate);
-        }
-    };
-    if constexpr (looks) {
-        each<T, sum_lanes>(n, [&](auto number, std::size_t k) { step(number, k, All{}); });
-    } else {
-        each_wide<T>(n, step);
+    const bool frozen = c.frozen, coupled = c.l2 != 0, decoupled = c.decay != 0;
+    const auto weight = static_cast<T>(coupled ? c.l2 : c.decay);
+    source.each(
+        [&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {  // copies, which live in registers
+            [[maybe_unused]] Seen<T> seen;
+            const auto step = [&](auto number, std::size_t k, auto count) {
+                using N = decltype(number);
+                const auto& rule = pick<N>(one, many);
+                if constexpr (Source::asks_ahead) {
+                    __builtin_prefetch(p.at + k + 2 * tile, 1);
+                    __builtin_prefetch(g.at + k + 2 * tile);
+                }
+                const N p_k = p.template read<N>(k, count), weight_k = all<N>(weight);
+                N g_k = all<N>(static_cast<T>(scale)) * g.template read<N>(k, count), rate{};
+                if (coupled) g_k = contain(g_k + weight_k * p_k, g_k);
+                const N moved = [&](auto... s) {
+                    const N change = rule.change(p_k, g_k, s...);
+                    if constexpr (rated) rate = rule.rate(s...);
+                    (state.write(k, s, count), ...);
+                    return change;
+                }(state.template read<N>(k, count)...);
+                N change = frozen ? N{} : moved;
+                if (decoupled) change = change + weight_k * p_k;
+                const N p_next = p_k - change;
+                p.write(k, p_next, count);
+                if constexpr (looks) {
+                    write_to(look.before + k, p_k);
+                    if constexpr (rated) write_to(look.rates + k, rate);
+                    seen.template add<rated>(k, read_as<N>(look.given() + k), p_k, p_next, rate);
+                }
+            };
+            (state.open(start, n), ...);
+            if constexpr (looks) {
+                each<T, sum_lanes>(n, [&](auto number, std::size_t k) { step(number, k, All{}); });
+                *look.seen = seen;
+            } else {
+                each_wide<T>(n, step);
+            }
+            (state.close(start, n), ...);
+        });
+    (state.finish(), ...);
+}
+
+// find(i): state array i, which may be of different types.
+template <template <class> class Rule, class T, class Source, class Look, class Find, std::size_t... i>
+void dense(const Coefficients& c, double scale, Source& source, const Look& look, [[maybe_unused]] const Find& find,
+           std::index_sequence<i...>) {
+    loop<Rule, T>(c, scale, source, look, find(std::integral_constant<std::size_t, i>{})...);
+}
+
+template <template <class> class Rule, class T, class Source, class Look, class Find>
+void dense(const Coefficients& c, double scale, Source& source, const Look& look, const Find& find) {
+    dense<Rule, T>(c, scale, source, look, find, std::make_index_sequence<words(Rule<T>::state_names)>{});
+}
+
+// Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. asks_ahead:
+// whether it asks the cache for what is two tiles ahead, which pays where arithmetic takes about as long as memory.
+
+// Numbers of the type of the arithmetic, with state of that type: all of them are one tile.
+template <class T>
+struct Memory {
+    static constexpr bool asks_ahead = false;
+    std::size_t n;
+    Kept<T> p, g;
+
+    template <class Visit>
+    [[gnu::always_inline]] void each(const Visit& visit) const {
+        visit(std::size_t{0}, n, p, g);
     }
-    if constexpr (looks) *look.seen = seen;
-}
+};
 
-// find(i): where state array i is, which may be of different types.
-template <template <class> class Rule, class T, class Look, class Find, std::size_t... i>
-void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, const Look& look,
-           [[maybe_unused]] const Find& find, std::index_sequence<i...>) {
-    const auto run = [&](auto decay, double weight) {
-        loop<decay.value, Rule>(c, scale, weight, n, p, g, look, find(std::integral_constant<std::size_t, i>{})...);
-    };
-    if (c.l2 != 0) return run(std::integral_constant<Decay, Decay::coupled>{}, c.l2);
-    if (c.decay != 0) return run(std::integral_constant<Decay, Decay::decoupled>{}, c.decay);
-    run(std::integral_constant<Decay, Decay::none>{}, 0.0);
-}
+// Elements begin to end of parameters and gradients in bfloat16.
+struct HalfMemory {
+    static constexpr bool asks_ahead = true;
+    std::size_t begin, end;
+    Halves<false> p, g;
 
-template <template <class> class Rule, class T, class Look, class Find>
-void dense(const Coefficients& c, double scale, std::size_t n, T* p, const T* g, const Look& look, const Find& find) {
-    dense<Rule>(c, scale, n, p, g, look, find, std::make_index_sequence<words(Rule<T>::state_names)>{});
-}
+    template <class Visit>
+    [[gnu::always_inline]] void each(const Visit& visit) {
+        for (std::size_t start = begin; start < end; start += tile) {
+            p.open(start, tile);
+            g.open(start, tile);
+            visit(start, end - start < tile ? end - start : tile, p, g);
+        }
+    }
+};
 
 // Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
 // them alike, so every wide load and store would touch two lines; small arrays are not worth the detour.
@@ -89,103 +126,159 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
-// What follows a step of elements start to start + n, whose new values are in p. observed: whether somebody will look.
-template <bool observed, class T>
-void finish(const Block& block, std::size_t start, std::size_t n, T* p) {
+// Whether parameters and gradients of this type lie one after the other, and nothing is to be done but the rule.
+inline bool is_simple(const Block& block, Type type) {
     const Coefficients& c = *block.coefficients;
-    const Slots& slots = *block.slots;
-    if (block.p.type != native<T> || block.p.view) {
-        const Dice dice(c.key, slots.first, 0);
-        store<false>(p, block.p, start, n, block.stochastic ? &dice : nullptr);
-        const bool is_seen = observed || slots.average || slots.copy;
-        if (is_seen && block.p.type != native<T>) load(block.p, start, n, p);  // as it is
-    }
-    if (slots.average) {
-        const Average<T> ema(c.ema);
-        T* const average = static_cast<T*>(slots.average) + start;
-        ADAMAS_INDEPENDENT
-        for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p[k], ema);
-    }
-    if (slots.copy) store<false>(p, Operand{slots.copy, slots.copy_type, nullptr}, start, n);
+    return block.p.type == type && block.g.type == type && !block.p.view && !block.g.view && !block.slots->average &&
+           !block.slots->copy && !block.zero && c.clip == std::numeric_limits<double>::infinity() && !c.reduces();
 }
 
-// Steps a tile whose state is read and written as it is stored, if there is such a loop.
-template <template <class> class Rule>
-bool step_stored(const Block& block, double scale, std::size_t start, std::size_t n, float* p, const float* g,
-                 float (*tiles)[tile]) {
-    const Coefficients& c = *block.coefficients;
-    const Slots& slots = *block.slots;
-    if (c.reduces()) return false;
-    if (slots.state_type == Type::q8) {
-        dense<Rule>(c, scale, n, p, g, Unseen{}, [&](auto i) {
-            return Coded<is_nonnegative<Rule<float>>(i)>(Q8(slots.state[i], block.size), start, tiles[i]);
-        });
-        store_state<Rule<float>>(block, start, n, tiles);
-        return true;
+// The parameters and gradients of elements begin to end of a block, tile by tile, in whatever format they are stored,
+// and what there is to do with each around the rule. observed: whether somebody looks.
+template <bool observed, class T>
+class Tiles {
+public:
+    static constexpr bool asks_ahead = true;
+
+    Tiles(const Block& block, std::size_t begin, std::size_t end)
+        : block_(block),
+          begin_(begin),
+          end_(end),
+          reduces_(block.coefficients->reduces()),
+          simple_(!observed && is_simple(block, native<T>)),
+          clips_(!reduces_ && block.coefficients->clip < std::numeric_limits<double>::infinity()),
+          factor_(static_cast<T>(block.coefficients->scale)),
+          bound_(static_cast<T>(block.coefficients->clip)) {}
+
+    // What is left to multiply the gradients by.
+    double scale() const { return clips_ ? 1.0 : block_.coefficients->scale; }
+
+    // Calls visit(start, n, p, g) for each.
+    template <class Visit>
+    [[gnu::always_inline]] void each(const Visit& visit) {
+        for (std::size_t start = begin_; start < end_; start += tile) {
+            const std::size_t n = end_ - start < tile ? end_ - start : tile;
+            Kept<T> p(static_cast<T*>(block_.p.data) + start), g(static_cast<T*>(block_.g.data) + start);
+            if (!simple_) {
+                open(start, n);
+                p.at = p_;
+                g.at = g_;
+            }
+            visit(start, n, p, g);
+            if (!simple_) close(start, n);
+        }
     }
-    if (slots.state_type != Type::bfloat16) return false;
-    const auto numbers = [&](std::size_t i) { return static_cast<BFloat16*>(slots.state[i]) + start; };
-    if (block.stochastic) {
-        if (start % block_size + n > block_size) return false;
-        dense<Rule>(c, scale, n, p, g, Unseen{},
-                    [&](auto i) { return Thrown{numbers(i), Dice(c.key, slots.first, i + 1).block(start)}; });
-        return true;
+
+    // With rates if the rule has such.
+    Watch<T> watch() { return {&given_, before_, rates_, &seen_}; }
+    T* before() { return before_; }
+    T* rates() { return rates_; }
+    void has_rates() { rated_ = true; }
+
+private:
+    [[gnu::noinline]] void open(std::size_t start, std::size_t n) {
+        p_ = tile_of(block_.p, start, n, p_tile_);
+        g_ = given_ = tile_of(block_.g, start, n, g_tile_);
+        if (!clips_) return;
+        for (std::size_t k = 0; k < n; ++k) clipped_[k] = clamp(factor_ * given_[k], bound_);
+        g_ = clipped_;
     }
-    dense<Rule>(c, scale, n, p, g, Unseen{}, [&](auto i) { return Kept<BFloat16>{numbers(i)}; });
-    return true;
+
+    // What follows the step.
+    [[gnu::noinline]] void close(std::size_t start, std::size_t n) {
+        const Coefficients& c = *block_.coefficients;
+        const Slots& slots = *block_.slots;
+        if (block_.p.type != native<T> || block_.p.view) {
+            const Dice dice(c.key, slots.first, 0);
+            store<false>(p_, block_.p, start, n, block_.stochastic ? &dice : nullptr);
+            const bool is_seen = observed || slots.average || slots.copy;
+            if (is_seen && block_.p.type != native<T>) load(block_.p, start, n, p_);  // as it is
+        }
+        if (slots.average) {
+            const Average<T> ema(c.ema);
+            T* const average = static_cast<T*>(slots.average) + start;
+            ADAMAS_INDEPENDENT
+            for (std::size_t k = 0; k < n; ++k) average[k] = lerp(average[k], p_[k], ema);
+        }
+        if (slots.copy) store<false>(p_, Operand{slots.copy, slots.copy_type, nullptr}, start, n);
+        if constexpr (observed) observe(start, n);
+        if (block_.zero) clear(block_.g, start, n);
+    }
+
+    void observe(std::size_t start, std::size_t n) {
+        if (reduces_ || block_.p.type != native<T>) {  // not seen, or not as it was rounded
+            seen_ = {};
+            if (rated_) {
+                seen_.template add_all<true>(n, given_, before_, p_, rates_);
+            } else {
+                seen_.template add_all<false>(n, given_, before_, p_, rates_);
+            }
+        }
+        observer_.add(seen_, n, given_, before_, p_, rated_ ? rates_ : nullptr, factor_, bound_);
+        const std::size_t next = start + n;
+        if (next % sum_block == 0 || next == block_.size) observer_.finish(block_.statistics[start / sum_block]);
+    }
+
+    const Block& block_;
+    const std::size_t begin_, end_;
+    const bool reduces_, simple_, clips_;
+    const T factor_, bound_;
+    bool rated_ = false;
+    T *p_ = nullptr, *g_ = nullptr, *given_ = nullptr;
+    alignas(wide_bytes) T p_tile_[tile], g_tile_[tile], clipped_[tile], before_[tile], rates_[tile];
+    Seen<T> seen_;
+    Observer<T> observer_;
+};
+
+// Steps the tiles of a block by a rule that needs to know the whole array, whose sums are known.
+template <template <class> class Rule, bool observed, class T>
+void drive_whole(const Block& block, Tiles<observed, T>& tiles) {
+    constexpr std::size_t states = words(Rule<T>::state_names);
+    alignas(wide_bytes) T state_tiles[states + 1][tile];
+    T* state[states + 1] = {};
+    tiles.each([&](std::size_t start, std::size_t n, const Kept<T>& p, const Kept<T>& g) {
+        load_states<Rule<T>>(block, start, n, state_tiles, state);
+        if (observed) std::memcpy(tiles.before(), p.at, n * sizeof(T));
+        step_tile<Rule>(block, n, p.at, g.at, state, observed ? tiles.rates() : nullptr);
+        store_states<Rule<T>>(block, start, n, state_tiles);
+    });
 }
 
 template <template <class> class Rule, bool observed, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
-    const bool clips = c.clip < std::numeric_limits<double>::infinity();
-    const double scale = clips ? 1.0 : c.scale;  // of what the rule gets
-    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip);
-    const bool reduces = c.reduces();
-    alignas(wide_bytes) T p_tile[tile], g_tile[tile], clipped[tile], state_tiles[states + 1][tile];
-    [[maybe_unused]] alignas(wide_bytes) T before[tile], rates[tile];
-    [[maybe_unused]] Seen<T> seen;
-    [[maybe_unused]] Observer<T> observer;
-    for (std::size_t start = begin; start < end;) {
-        const std::size_t left = end - start, n = left < tile ? left : tile;
-        T* const p = tile_of(block.p, start, n, p_tile);
-        const T* const given = tile_of(block.g, start, n, g_tile);
-        const T* g = given;
-        if (clips) {
-            for (std::size_t k = 0; k < n; ++k) clipped[k] = clamp(factor * given[k], bound);
-            g = clipped;
+    const Slots& slots = *block.slots;
+    Tiles<observed, T> tiles(block, begin, end);
+    if (has_rate<Rule<T>>) tiles.has_rates();
+    if (c.reduces()) return drive_whole<Rule>(block, tiles);
+    if constexpr (!observed && std::is_same_v<T, float>) {
+        [[maybe_unused]] Coding room[states + 1];
+        const auto coded = [&](auto i) {
+            return Coded<is_nonnegative<Rule<T>>(i)>(Q8(slots.state[i], block.size), dice_of(block, i + 1), room[i]);
+        };
+        const auto halves = [&](auto i) {
+            return Halves<true>(slots.state[i], dice_of(block, i + 1), block.stochastic);
+        };
+        if (is_simple(block, Type::bfloat16)) {
+            HalfMemory memory{begin,
+                              end,
+                              {block.p.data, dice_of(block, 0), block.stochastic},
+                              {block.g.data, dice_of(block, 0), false}};
+            const auto kept = [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); };
+            if (slots.state_type == Type::q8) return dense<Rule, T>(c, c.scale, memory, Unseen{}, coded);
+            if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, c.scale, memory, Unseen{}, halves);
+            return dense<Rule, T>(c, c.scale, memory, Unseen{}, kept);
         }
-        bool stepped = false;
-        if constexpr (!observed && std::is_same_v<T, float>)
-            stepped = step_stored<Rule>(block, scale, start, n, p, g, state_tiles);
-        if (!stepped) {
-            T* state[states + 1] = {};
-            const auto find = [&](auto i) { return Kept<T>{state[i]}; };
-            load_state<Rule<T>>(block, start, n, state_tiles, state);
-            if (reduces) {
-                if (observed) std::memcpy(before, p, n * sizeof(T));
-                step_tile<Rule>(block, n, p, given, state, observed ? rates : nullptr);
-            } else if constexpr (observed) {
-                dense<Rule>(c, scale, n, p, g, Watch<T>{given, before, rates, &seen}, find);
-            } else {
-                dense<Rule>(c, scale, n, p, g, Unseen{}, find);
-            }
-            store_state<Rule<T>>(block, start, n, state_tiles);
-        }
-        finish<observed>(block, start, n, p);
-        const std::size_t next = start + n;
-        if constexpr (observed) {
-            constexpr bool rated = has_rate<Rule<T>>;
-            if (reduces || block.p.type != native<T>) {  // not seen, or not as it was rounded
-                seen = {};
-                seen.template add_all<rated>(n, given, before, p, rates);
-            }
-            observer.add(seen, n, given, before, p, rated ? rates : nullptr, factor, bound);
-            if (next % sum_block == 0 || next == block.size) observer.finish(block.statistics[start / sum_block]);
-        }
-        if (block.zero) clear(block.g, start, n);
-        start = next;
+        if (slots.state_type == Type::q8) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, coded);
+        if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, halves);
+    }
+    alignas(wide_bytes) T room[states + 1][tile];
+    const auto tiled = [&](auto i) { return Tiled<is_nonnegative<Rule<T>>(i), T>(block, i, room[i]); };
+    if constexpr (observed) {
+        dense<Rule, T>(c, tiles.scale(), tiles, tiles.watch(), tiled);
+    } else {
+        dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, tiled);
     }
 }
 
@@ -196,16 +289,14 @@ template <template <class> class Rule, class T>
 void drive(const Block& block, std::size_t begin, std::size_t end) {
     if (block.rows) return drive_rows<Rule, T>(block, begin, end);
     const Slots& slots = *block.slots;
-    const bool plain = block.p.type == native<T> && block.g.type == native<T> && slots.state_type == native<T> &&
-                       !block.p.view && !block.g.view && !slots.average && !slots.copy && !block.zero &&
-                       block.coefficients->clip == std::numeric_limits<double>::infinity() &&
-                       !block.coefficients->reduces();
     if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
-    if (!plain) return drive_tiles<Rule, false, T>(block, begin, end);
+    if (!is_simple(block, native<T>) || slots.state_type != native<T>)
+        return drive_tiles<Rule, false, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {
-        dense<Rule>(*block.coefficients, block.coefficients->scale, n, static_cast<T*>(block.p.data) + start,
-                    static_cast<const T*>(block.g.data) + start, Unseen{},
-                    [&](auto i) { return Kept<T>{static_cast<T*>(slots.state[i]) + start}; });
+        Memory<T> memory{n, Kept<T>(static_cast<T*>(block.p.data) + start),
+                         Kept<T>(static_cast<T*>(block.g.data) + start)};
+        dense<Rule, T>(*block.coefficients, block.coefficients->scale, memory, Unseen{},
+                       [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i]) + start); });
     };
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
     if (head > 0) step(begin, head);

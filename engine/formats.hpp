@@ -92,7 +92,8 @@ template <bool saturates>
 Bits round_to_bfloat16(Wide<float> x, Bits increment) {
     const Bits bits = to_bits(x), magnitude = bits & 0x7fffffffu;
     Bits rounded = (bits + increment) >> 16;
-    if (!any_set((magnitude + 0x810000u) & 0x80000000u)) return rounded;  // all below 0x7f7f0000
+    if (!any_at_least(magnitude, 0x7f7f0000u)) [[likely]]
+        return rounded;
     if constexpr (saturates) rounded -= (rounded & 0x7fffu) == 0x7f80u ? Bits{} + 1 : Bits{};
     const Bits special = magnitude > 0x7f800000u ? Bits{} + 0x7fc0u : bits >> 16;
     return magnitude >= 0x7f800000u ? special : rounded;
@@ -169,11 +170,6 @@ public:
         } else {
             return here;
         }
-    }
-
-    // Those of the numbers behind as many.
-    [[gnu::always_inline]] Bits after(Bits random) const {
-        return random + static_cast<std::uint32_t>(width<float>) * stride_;
     }
 
 private:

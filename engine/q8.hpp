@@ -26,42 +26,22 @@ inline std::uint32_t floor_of(std::uint32_t scale) {
     return scale > 0 ? (scale - 31) << 23 : 0;
 }
 
-// A block as it was stored, whose numbers are read and changed by the loop of the rule: they go to a tile.
+// The numbers of codes of a block that is never negative, or may be. zero: see above.
 template <bool nonnegative>
-struct Coded {
-    const std::uint8_t* codes;
-    std::uint32_t zero;
-    float* to;
-
-    Coded(const Q8& from, std::size_t begin, float* to)
-        : codes(from.codes + begin),
-          zero((nonnegative ? floor_of : zero_point)(from.scales[begin / block_size])),
-          to(to) {}
-
-    template <class N, class Count = All>
-    [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
-        if constexpr (is_wide<N>) {
-            return number<N>(read_short(codes + k, count));
-        } else {
-            return number<N>(std::uint32_t{codes[k]});
-        }
+[[gnu::always_inline]] inline Wide<float> decode(Bits code, std::uint32_t zero) {
+    if constexpr (nonnegative) {
+        return from_bits((code << 20) + zero);
+    } else {
+        const Wide<float> magnitude = from_bits(((code & 0x7f) << 20) + zero) - from_bits(zero);
+        return from_bits(to_bits(magnitude) | (code << 24 & 0x80000000u));
     }
-    template <class N, class Count = All>
-    [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
-        write_to(to + k, x, count);
-    }
+}
 
-private:
-    template <class N, class B>
-    [[gnu::always_inline]] N number(B code) const {
-        if constexpr (nonnegative) {
-            return from_bits((code << 20) + zero);
-        } else {
-            const N magnitude = from_bits(((code & 0x7f) << 20) + zero) - from_bits(zero);
-            return from_bits(to_bits(magnitude) | (code & 0x80) << 24);
-        }
-    }
-};
+// The least of a block with this scale, as bits: what is added to all of its numbers, or to their magnitudes.
+template <bool nonnegative>
+std::uint32_t zero_of(std::uint32_t scale) {
+    return nonnegative ? floor_of(scale) : zero_point(scale);
+}
 
 // The loops that follow are the same for all rules, and so compiled once.
 
@@ -108,57 +88,155 @@ std::uint32_t largest_bits(const float* x) {
     return largest_of(most > most_too ? most : most_too);
 }
 
-// Writes a whole block and returns its scale.
+// Returns the scale of a block, of whose magnitudes these are the largest bits.
 template <bool nonnegative>
-[[gnu::noinline]] std::uint8_t encode(float* x, const Randoms randoms, std::uint8_t* codes) {
+std::uint32_t scale_for(std::uint32_t most) {
+    constexpr std::uint32_t headroom = nonnegative ? 0xfffffu : 0x1000ffu, least = nonnegative ? 32 : 19;
+    const std::uint32_t fitting = (most + headroom) >> 23;
+    return nonnegative && most == 0 ? 0 : fitting > least ? fitting : least;
+}
+
+// The same, when what there is no room for has been replaced.
+template <bool nonnegative>
+[[gnu::noinline]] std::uint32_t fit(float* x) {
     std::uint32_t most = largest_bits<nonnegative>(x);
     if (most > most_bits<nonnegative>) {
         make_room<nonnegative>(block_size, x);
         most = largest_bits<nonnegative>(x);
     }
-    constexpr std::uint32_t headroom = nonnegative ? 0xfffffu : 0x1000ffu, least = nonnegative ? 32 : 19;
-    const std::uint32_t fitting = (most + headroom) >> 23;
-    const std::uint32_t scale = nonnegative && most == 0 ? 0 : fitting > least ? fitting : least;
-    const std::uint32_t zero = nonnegative ? floor_of(scale) : zero_point(scale);
-    const float offset = from_bits(zero);
-    Bits random = randoms.at<Bits>(0);
-    for (std::size_t k = 0; k < block_size; k += width<float>) {
-        const Bits bits = read_as<Bits>(x + k), rounding = (random >> 12) - zero;
-        random = randoms.after(random);
+    return scale_for<nonnegative>(most);
+}
+
+// Makes the codes of a block whose scale is known, as many in each call as are wide.
+template <bool nonnegative>
+class Encoder {
+public:
+    Encoder(const float* from, std::uint32_t scale, const Randoms& randoms, std::uint8_t* to)
+        : Encoder(from, scale, randoms.at<Bits>(0), randoms.at<Bits>(width<float>) - randoms.at<Bits>(0), to) {}
+
+    // random, step: the random numbers of the first ones, and by how much the next ones differ.
+    Encoder(const float* from, std::uint32_t scale, Bits random, Bits step, std::uint8_t* to)
+        : from_(from), to_(to), zero_(zero_of<nonnegative>(scale)), random_(random), step_(step) {}
+
+    [[gnu::always_inline]] void next(std::size_t k) {
+        const Bits bits = read_as<Bits>(from_ + k), rounding = (random_ >> 12) - zero_;
+        random_ += step_;
         if constexpr (nonnegative) {
-            const auto code = reinterpret_cast<Wide<std::int32_t>>(bits + rounding) >> 20;
-            write_short(codes + k, reinterpret_cast<Bits>(code & ~(code >> 31)));
+            const auto sum = reinterpret_cast<Wide<std::int32_t>>(bits + rounding);
+            write_short(to_ + k, reinterpret_cast<Bits>(sum > 0 ? sum : 0) >> 20);
         } else {
-            const Bits shifted = to_bits(from_bits(bits & 0x7fffffffu) + offset);
-            write_short(codes + k, (shifted + rounding) >> 20 | (bits >> 24 & 0x80));
+            const Bits shifted = to_bits(from_bits(bits & 0x7fffffffu) + from_bits(Bits{} + zero_));
+            write_short(to_ + k, (shifted + rounding) >> 20 | (bits >> 24 & 0x80));
         }
     }
-    return static_cast<std::uint8_t>(scale);
+
+private:
+    const float* from_;
+    std::uint8_t* to_;
+    std::uint32_t zero_;
+    Bits random_, step_;
+};
+
+template <bool nonnegative>
+[[gnu::noinline]] void encode(const float* from, std::uint32_t scale, const Randoms& randoms, std::uint8_t* to) {
+    Encoder<nonnegative> encoder(from, scale, randoms, to);
+    for (std::size_t k = 0; k < block_size; k += width<float>) encoder.next(k);
 }
 
 // Reads elements begin to begin + n, of one block.
 template <bool nonnegative>
 [[gnu::noinline]] void load(const Q8& from, std::size_t begin, std::size_t n, float* to) {
-    const Coded<nonnegative> block(from, begin, to);
-    std::size_t k = 0;
-    for (; n - k >= width<float>; k += width<float>) block.write(k, block.template read<Wide<float>>(k));
-    for (; k < n; ++k) block.write(k, block.template read<float>(k));
+    const std::uint32_t zero = zero_of<nonnegative>(from.scales[begin / block_size]);
+    each_wide<float>(n, [&](auto, std::size_t k, auto count) {
+        write_to(to + k, decode<nonnegative>(read_short(from.codes + begin + k, count), zero), count);
+    });
 }
 
 // Writes them, rounded at random. x has room for a whole block: what there is no room for in the format is replaced,
 // and what is beyond the elements.
 template <bool nonnegative>
-void store(float* x, const Q8& to, std::size_t begin, std::size_t n, const Dice& dice) {
-    const Randoms randoms = dice.block(begin);
-    std::uint8_t& scale = to.scales[begin / block_size];
-    if (n == block_size) {
-        scale = encode<nonnegative>(x, randoms, to.codes + begin);
-        return;
-    }
+[[gnu::noinline]] void store(float* x, const Q8& to, std::size_t begin, std::size_t n, const Dice& dice) {
     std::uint8_t codes[block_size];
     std::memset(x + n, 0, (block_size - n) * sizeof(float));
-    scale = encode<nonnegative>(x, randoms, codes);
+    const std::uint32_t scale = fit<nonnegative>(x);
+    encode<nonnegative>(x, scale, dice.block(begin), codes);
+    to.scales[begin / block_size] = static_cast<std::uint8_t>(scale);
     std::memcpy(to.codes + begin, codes, n);
 }
+
+// Room for what is on its way from and to a state array.
+struct Coding {
+    alignas(wide_bytes) float numbers[2][block_size];
+    std::uint8_t unused[block_size];
+};
+
+// A state array as it is stored, which the loop of a rule reads and changes block by block. While it steps one it makes
+// the codes of the one before, whose scale is known by then: the units that divide and take roots are busy meanwhile.
+template <bool nonnegative>
+class Coded {
+public:
+    Coded(const Q8& array, const Dice& dice, Coding& room)
+        : array_(array), dice_(dice), unused_(room.unused), now_(room.numbers[0]), before_(room.numbers[1]) {
+        std::memset(before_, 0, sizeof room.numbers[1]);
+    }
+
+    void open(std::size_t start, std::size_t n) {
+        codes_ = array_.codes + start;
+        zero_ = zero_of<nonnegative>(array_.scales[start / block_size]);
+        const Randoms randoms = dice_.block(start);
+        random_ = randoms.at<Bits>(0);
+        step_ = randoms.at<Bits>(width<float>) - random_;
+        if (n < block_size) finish();  // its loop is too short
+    }
+
+    template <class N, class Count = All>
+    [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
+        return decode<nonnegative>(read_short(codes_ + k, count), zero_);
+    }
+
+    template <class N, class Count = All>
+    [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) {
+        write_to(now_ + k, x, count);
+        if constexpr (std::is_same_v<Count, All>) {
+            const Bits bits = to_bits(x) & magnitude;
+            most_ = bits > most_ ? bits : most_;
+            encoder_.next(k);
+        }
+    }
+
+    void close(std::size_t start, std::size_t n) {
+        if (n < block_size) return store<nonnegative>(now_, array_, start, n, dice_);
+        const std::uint32_t most = largest_of(most_);
+        scale_ = most > most_bits<nonnegative> ? fit<nonnegative>(now_) : scale_for<nonnegative>(most);
+        array_.scales[start / block_size] = static_cast<std::uint8_t>(scale_);
+        last_ = start;
+        waiting_ = true;
+        encoder_ = {now_, scale_, random_, step_, codes_};
+        float* const next = before_;
+        before_ = now_;
+        now_ = next;
+        most_ = Bits{};
+    }
+
+    // Makes the codes that are still to be made.
+    void finish() {
+        if (waiting_) encode<nonnegative>(before_, scale_, dice_.block(last_), array_.codes + last_);
+        waiting_ = false;
+        encoder_ = {before_, 0, Randoms(0, 0), unused_};
+    }
+
+private:
+    static constexpr std::uint32_t magnitude = nonnegative ? 0xffffffffu : 0x7fffffffu;
+
+    Q8 array_;
+    Dice dice_;
+    std::uint8_t *unused_, *codes_ = nullptr;
+    float *now_, *before_;
+    std::uint32_t zero_ = 0, scale_ = 0;
+    std::size_t last_ = 0;
+    bool waiting_ = false;
+    Bits most_{}, random_{}, step_{};
+    Encoder<nonnegative> encoder_{before_, 0, Randoms(0, 0), unused_};
+};
 
 }  // namespace adamas::ADAMAS_ISA

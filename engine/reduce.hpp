@@ -53,7 +53,7 @@ template <bool rated, template <class> class Rule, template <class> class State,
         write_to(to.g + k, g_k);
         write_to(to.change + k, frozen ? N{} : change);
     };
-    each<T, width<T>>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>{state[i]}...); });
+    each<T, width<T>>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>(state[i])...); });
 }
 
 #pragma GCC diagnostic pop
@@ -143,7 +143,7 @@ void sum_up(const Block& block, std::size_t begin, std::size_t end) {
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
         T* state[states + 1] = {};
-        load_state<Rule<T>>(block, start, n, state_tiles, state);
+        load_states<Rule<T>>(block, start, n, state_tiles, state);
         const T* const p = tile_of(block.p, start, n, p_tile);
         const bool clips = c.update_clip < std::numeric_limits<double>::infinity();
         change_tile<Rule, Fixed>(c, n, p, tile_of(block.g, start, n, g_tile), state, clips, changing);

@@ -47,48 +47,69 @@ void each_state(const Visit& visit) {
     each_state<Rule>(visit, std::make_index_sequence<words(Rule::state_names)>{});
 }
 
-// Numbers of a state array, stored one by one as S, which the loop of a rule reads and changes.
-template <class S>
-struct Kept {
-    S* at;
+// What the loop of a rule reads and changes, tile by tile, in the format in which it is stored: open() and close() are
+// called before and after each tile, finish() in the end.
+struct Simple {
+    void close(std::size_t, std::size_t) {}
+    void finish() {}
+};
+
+// Numbers of the type of the arithmetic.
+template <class T>
+struct Kept : Simple {
+    T *all, *at;
+
+    explicit Kept(T* all) : all(all), at(all) {}
+
+    void open(std::size_t start, std::size_t) { at = all + start; }
 
     template <class N, class Count = All>
     [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
-        if constexpr (std::is_same_v<S, One<N>>) {
-            return read_as<N>(at + k, count);
-        } else {
-            return from_bits(read_short(&at[k].bits, count) << 16);
-        }
+        return read_as<N>(at + k, count);
     }
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
-        if constexpr (std::is_same_v<S, One<N>>) {
-            write_to(at + k, x, count);
-        } else {
-            write_short(&at[k].bits, round_to_bfloat16<true>(x, nearest(x)), count);
-        }
+        write_to(at + k, x, count);
     }
 };
 
-// State that is read and stays as it is.
-template <class S>
-struct Fixed : Kept<S> {
+// Numbers that are read and stay as they are.
+template <class T>
+struct Fixed : Kept<T> {
+    using Kept<T>::Kept;
+
     template <class N>
     [[gnu::always_inline]] void write(std::size_t, const N&) const {}
 };
 
-// A block of state in bfloat16, rounded at random.
-struct Thrown {
-    BFloat16* at;
-    Randoms randoms;
+// Numbers in bfloat16, rounded to the nearest or, with dice, at random; element k is written after those before it.
+template <bool saturates>
+struct Halves : Simple {
+    BFloat16 *all, *at;
+    Dice dice;
+    bool at_random;
+    Bits random{}, step{};
+
+    Halves(void* all, const Dice& dice, bool at_random)
+        : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random) {}
+
+    void open(std::size_t start, std::size_t) {
+        at = all + start;
+        if (!at_random) return;
+        const Randoms randoms = dice.block(start);
+        random = randoms.at<Bits>(0);
+        step = randoms.at<Bits>(width<float>) - random;
+    }
 
     template <class N, class Count = All>
     [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
-        return Kept<BFloat16>{at}.template read<N>(k, count);
+        return from_bits(read_short(&at[k].bits, count) << 16);
     }
     template <class N, class Count = All>
-    [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) const {
-        write_short(&at[k].bits, round_to_bfloat16<true>(x, randoms.at<Bits>(k) >> 16), count);
+    [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) {
+        const Bits increment = at_random ? random >> 16 : nearest(x);
+        random += step;
+        write_short(&at[k].bits, round_to_bfloat16<saturates>(x, increment), count);
     }
 };
 
@@ -100,36 +121,62 @@ T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
     return copy;
 }
 
-// Finds the state of elements start to start + n, or reads it into tiles.
-template <class Rule, class T>
-void load_state(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile], T** state) {
+// Finds state array i of elements start to start + n, or reads it into a tile.
+template <bool nonnegative, class T>
+[[gnu::noinline]] T* load_state(const Block& block, std::size_t i, std::size_t start, std::size_t n, T* tile) {
     const Slots& slots = *block.slots;
-    each_state<Rule>([&](auto sign, std::size_t i) {
-        state[i] = tiles[i];
+    if constexpr (std::is_same_v<T, float>) {
         if (slots.state_type == Type::q8) {
-            if constexpr (std::is_same_v<T, float>)
-                load<sign.value>(Q8(slots.state[i], block.size), start, n, tiles[i]);
-        } else {
-            state[i] = tile_of(Operand{slots.state[i], slots.state_type, nullptr}, start, n, tiles[i]);
+            load<nonnegative>(Q8(slots.state[i], block.size), start, n, tile);
+            return tile;
         }
-    });
+    }
+    return tile_of(Operand{slots.state[i], slots.state_type, nullptr}, start, n, tile);
+}
+
+// The random numbers that an array is rounded with: the parameters, 0, or a state array, 1 and on.
+inline Dice dice_of(const Block& block, std::size_t role) {
+    return Dice(block.coefficients->key, block.slots->first, role);
 }
 
 // Writes what load_state read.
-template <class Rule, class T>
-void store_state(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile]) {
+template <bool nonnegative, class T>
+[[gnu::noinline]] void store_state(const Block& block, std::size_t i, std::size_t start, std::size_t n, T* tile) {
     const Slots& slots = *block.slots;
     if (slots.state_type == native<T>) return;
-    each_state<Rule>([&](auto sign, std::size_t i) {
-        const Dice dice(block.coefficients->key, slots.first, i + 1);
-        if (slots.state_type == Type::q8) {
-            if constexpr (std::is_same_v<T, float>)
-                store<sign.value>(tiles[i], Q8(slots.state[i], block.size), start, n, dice);
-        } else {
-            const Operand kept{slots.state[i], slots.state_type, nullptr};
-            store<true>(tiles[i], kept, start, n, block.stochastic ? &dice : nullptr);
-        }
-    });
+    const Dice dice = dice_of(block, i + 1);
+    if (slots.state_type == Type::q8) {
+        if constexpr (std::is_same_v<T, float>)
+            store<nonnegative>(tile, Q8(slots.state[i], block.size), start, n, dice);
+    } else {
+        const Operand kept{slots.state[i], slots.state_type, nullptr};
+        store<true>(tile, kept, start, n, block.stochastic ? &dice : nullptr);
+    }
 }
+
+// The same for all state arrays of a rule.
+template <class Rule, class T>
+void load_states(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile], T** state) {
+    each_state<Rule>(
+        [&](auto sign, std::size_t i) { state[i] = load_state<decltype(sign)::value>(block, i, start, n, tiles[i]); });
+}
+template <class Rule, class T>
+void store_states(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile]) {
+    each_state<Rule>(
+        [&](auto sign, std::size_t i) { store_state<decltype(sign)::value>(block, i, start, n, tiles[i]); });
+}
+
+// State in any format, by way of a tile.
+template <bool nonnegative, class T>
+struct Tiled : Kept<T> {
+    const Block* block;
+    std::size_t i;
+    T* tile;
+
+    Tiled(const Block& block, std::size_t i, T* tile) : Kept<T>(tile), block(&block), i(i), tile(tile) {}
+
+    void open(std::size_t start, std::size_t n) { this->at = load_state<nonnegative>(*block, i, start, n, tile); }
+    void close(std::size_t start, std::size_t n) { store_state<nonnegative>(*block, i, start, n, tile); }
+};
 
 }  // namespace adamas::ADAMAS_ISA

@@ -178,6 +178,34 @@ inline Wide<double> sqrt(Wide<double> x) {
 }
 #endif
 
+// Returns the lesser of two numbers; b if one is NaN.
+inline float least(float a, float b) {
+    return a < b ? a : b;
+}
+inline double least(double a, double b) {
+    return a < b ? a : b;
+}
+#ifdef __AVX512F__
+inline Wide<float> least(Wide<float> a, Wide<float> b) {
+    return _mm512_maskz_min_ps(0xFFFF, a, b);
+}
+inline Wide<double> least(Wide<double> a, Wide<double> b) {
+    return _mm512_maskz_min_pd(0xFF, a, b);
+}
+#elif defined __AVX__
+inline Wide<float> least(Wide<float> a, Wide<float> b) {
+    return _mm256_min_ps(a, b);
+}
+inline Wide<double> least(Wide<double> a, Wide<double> b) {
+    return _mm256_min_pd(a, b);
+}
+#else
+template <class T>
+T least(T a, T b) {
+    return a < b ? a : b;
+}
+#endif
+
 inline float abs(float x) {
     return __builtin_fabsf(x);
 }
@@ -212,6 +240,15 @@ template <class V>
 #else
     const auto all = reinterpret_cast<Vector<std::uint64_t, 2>::type>(x);
     return (all[0] | all[1]) != 0;
+#endif
+}
+
+// Whether one of them, all below 2^31, is at least a bound.
+[[gnu::always_inline]] inline bool any_at_least(Bits x, std::uint32_t bound) {
+#ifdef __AVX512F__
+    return _mm512_cmpge_epu32_mask(reinterpret_cast<__m512i>(x), reinterpret_cast<__m512i>(Bits{} + bound)) != 0;
+#else
+    return any_set((x + (0x80000000u - bound)) & 0x80000000u);
 #endif
 }
 
@@ -258,7 +295,7 @@ template <class S>
 #endif
 [[gnu::always_inline]] inline void write_short(std::uint8_t* to, Bits x) {
 #ifdef __AVX512F__
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x)));
+    write_to(to, _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x)));
 #elif defined __AVX2__
     const __m256i both = reinterpret_cast<__m256i>(x);
     const __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
@@ -269,8 +306,7 @@ template <class S>
 }
 [[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x, All = {}) {
 #ifdef __AVX512F__
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                        _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
+    write_to(to, _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
 #elif defined __AVX2__
     const __m256i both = reinterpret_cast<__m256i>(x);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
