@@ -34,13 +34,13 @@ template <template <class> class Rule, class T, class Source, class Look, class.
     const auto weight = static_cast<T>(coupled ? c.l2 : c.decay);
     source.each(
         [&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {  // copies, which live in registers
-            [[maybe_unused]] Seen<T> seen;
-            const auto step = [&](auto number, std::size_t k, auto count) {
+            const auto step = [&](auto number, std::size_t k, auto count, [[maybe_unused]] const auto& look_at) {
                 using N = decltype(number);
                 const auto& rule = pick<N>(one, many);
                 if constexpr (Source::asks_ahead) {
-                    __builtin_prefetch(p.at + k + 2 * tile, 1);
-                    __builtin_prefetch(g.at + k + 2 * tile);
+                    p.ask_ahead(k);
+                    g.ask_ahead(k);
+                    (state.ask_ahead(k), ...);
                 }
                 const N p_k = p.template read<N>(k, count), weight_k = all<N>(weight);
                 N g_k = all<N>(static_cast<T>(scale)) * g.template read<N>(k, count), rate{};
@@ -58,15 +58,22 @@ template <template <class> class Rule, class T, class Source, class Look, class.
                 if constexpr (looks) {
                     write_to(look.before + k, p_k);
                     if constexpr (rated) write_to(look.rates + k, rate);
-                    seen.template add<rated>(k, read_as<N>(look.given() + k), p_k, p_next, rate);
+                    look_at(read_as<N>(look.given() + k), p_k, p_next, rate);
                 }
             };
             (state.open(start, n), ...);
             if constexpr (looks) {
-                each<T, sum_lanes>(n, [&](auto number, std::size_t k) { step(number, k, All{}); });
+                Seen<T> seen;  // which lives in registers too
+                const auto see = [&](Seen<T>& by, auto place) {
+                    return [&, place](auto... numbers) { by.template add<rated>(place, numbers...); };
+                };
+                const std::size_t whole = n - n % sum_lanes;
+                each_in_groups<T, sum_lanes>(
+                    whole, [&](auto many, std::size_t k, auto place) { step(many, k, All{}, see(seen, place)); });
                 *look.seen = seen;
+                for (std::size_t k = whole; k < n; ++k) step(T{}, k, All{}, see(*look.seen, k - whole));
             } else {
-                each_wide<T>(n, step);
+                each_wide<T>(n, [&](auto many, std::size_t k, auto count) { step(many, k, count, nullptr); });
             }
             (state.close(start, n), ...);
         });
@@ -139,6 +146,7 @@ template <bool observed, class T>
 class Tiles {
 public:
     static constexpr bool asks_ahead = true;
+    static constexpr std::size_t length = observed ? long_tile : tile;
 
     Tiles(const Block& block, std::size_t begin, std::size_t end)
         : block_(block),
@@ -156,8 +164,8 @@ public:
     // Calls visit(start, n, p, g) for each.
     template <class Visit>
     [[gnu::always_inline]] void each(const Visit& visit) {
-        for (std::size_t start = begin_; start < end_; start += tile) {
-            const std::size_t n = end_ - start < tile ? end_ - start : tile;
+        for (std::size_t start = begin_; start < end_; start += length) {
+            const std::size_t n = end_ - start < length ? end_ - start : length;
             Kept<T> p(static_cast<T*>(block_.p.data) + start), g(static_cast<T*>(block_.g.data) + start);
             if (!simple_) {
                 open(start, n);
@@ -225,7 +233,7 @@ private:
     const T factor_, bound_;
     bool rated_ = false;
     T *p_ = nullptr, *g_ = nullptr, *given_ = nullptr;
-    alignas(wide_bytes) T p_tile_[tile], g_tile_[tile], clipped_[tile], before_[tile], rates_[tile];
+    alignas(wide_bytes) T p_tile_[length], g_tile_[length], clipped_[length], before_[length], rates_[length];
     Seen<T> seen_;
     Observer<T> observer_;
 };
@@ -236,11 +244,14 @@ void drive_whole(const Block& block, Tiles<observed, T>& tiles) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     alignas(wide_bytes) T state_tiles[states + 1][tile];
     T* state[states + 1] = {};
-    tiles.each([&](std::size_t start, std::size_t n, const Kept<T>& p, const Kept<T>& g) {
-        load_states<Rule<T>>(block, start, n, state_tiles, state);
-        if (observed) std::memcpy(tiles.before(), p.at, n * sizeof(T));
-        step_tile<Rule>(block, n, p.at, g.at, state, observed ? tiles.rates() : nullptr);
-        store_states<Rule<T>>(block, start, n, state_tiles);
+    tiles.each([&](std::size_t first, std::size_t count, const Kept<T>& p, const Kept<T>& g) {
+        for (std::size_t k = 0; k < count; k += tile) {
+            const std::size_t start = first + k, n = count - k < tile ? count - k : tile;
+            load_states<Rule<T>>(block, start, n, state_tiles, state);
+            if (observed) std::memcpy(tiles.before() + k, p.at + k, n * sizeof(T));
+            step_tile<Rule>(block, n, p.at + k, g.at + k, state, observed ? tiles.rates() + k : nullptr);
+            store_states<Rule<T>>(block, start, n, state_tiles);
+        }
     });
 }
 
@@ -273,7 +284,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         if (slots.state_type == Type::q8) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, coded);
         if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, halves);
     }
-    alignas(wide_bytes) T room[states + 1][tile];
+    alignas(wide_bytes) T room[states + 1][tiles.length];
     const auto tiled = [&](auto i) { return Tiled<is_nonnegative<Rule<T>>(i), T>(block, i, room[i]); };
     if constexpr (observed) {
         dense<Rule, T>(c, tiles.scale(), tiles, tiles.watch(), tiled);

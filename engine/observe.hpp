@@ -16,28 +16,29 @@ struct Seen {
     Wide<T> grads[count] = {}, params[count] = {}, changes[count] = {}, rates[count] = {};
     Wide<T> least = infinity<Wide<T>>(), most = -infinity<Wide<T>>();
 
-    // Adds element k, or as many from there on as N has.
-    template <bool rated, class N>
-    [[gnu::always_inline]] void add(std::size_t k, const N& g, const N& before, const N& p, const N& rate) {
-        const N change = p - before;
-        const std::size_t lane = k % sum_lanes, i = lane / width<T>;
-        if constexpr (is_wide<N>) {
-            add_to(grads[i], params[i], changes[i], g, p, change);
-            if constexpr (rated) add_rate(rates[i], least, most, rate);
-        } else {
-            T* const lanes[] = {of(grads), of(params), of(changes), of(rates)};
-            add_to(lanes[0][lane], lanes[1][lane], lanes[2][lane], g, p, change);
-            if constexpr (rated) add_rate(lanes[3][lane], *of(&least), *of(&most), rate);
-        }
+    // Adds as many elements as are wide, of that place among the partial sums; or one to the partial sum `lane`.
+    template <bool rated, std::size_t place>
+    [[gnu::always_inline]] void add(std::integral_constant<std::size_t, place>, const Wide<T>& g, const Wide<T>& before,
+                                    const Wide<T>& p, const Wide<T>& rate) {
+        add_to(grads[place], params[place], changes[place], g, p, p - before);
+        if constexpr (rated) add_rate(rates[place], least, most, rate);
+    }
+    template <bool rated>
+    void add(std::size_t lane, T g, T before, T p, T rate) {
+        add_to(of(grads)[lane], of(params)[lane], of(changes)[lane], g, p, p - before);
+        if constexpr (rated) add_rate(of(rates)[lane], *of(&least), *of(&most), rate);
     }
 
     // Adds the elements of a tile that is in memory.
     template <bool rated>
     void add_all(std::size_t n, const T* g, const T* before, const T* p, const T* rates) {
-        each<T, sum_lanes>(n, [&](auto one, std::size_t k) {
-            using N = decltype(one);
-            add<rated>(k, read_as<N>(g + k), read_as<N>(before + k), read_as<N>(p + k), read_as<N>(rates + k));
-        });
+        const auto add_as = [&](auto number, std::size_t k, auto place) {
+            using N = decltype(number);
+            add<rated>(place, read_as<N>(g + k), read_as<N>(before + k), read_as<N>(p + k), read_as<N>(rates + k));
+        };
+        const std::size_t whole = n - n % sum_lanes;
+        each_in_groups<T, sum_lanes>(whole, add_as);
+        for (std::size_t k = whole; k < n; ++k) add_as(T{}, k, k - whole);
     }
 
     static T* of(Wide<T>* lanes) { return reinterpret_cast<T*>(lanes); }
@@ -54,8 +55,8 @@ private:
     template <class N>
     [[gnu::always_inline]] static void add_rate(N& rates, N& least, N& most, const N& rate) {
         rates += rate;
-        least = rate < least ? rate : least;
-        most = rate > most ? rate : most;
+        least = lesser(rate, least);
+        most = greater(rate, most);
     }
 };
 
@@ -97,8 +98,8 @@ public:
         add(changes_, seen.changes, least_squares, [&](std::size_t k) { return square(p[k] - before[k]); });
         if (rates) {
             add(rates_, seen.rates, -beyond, [&](std::size_t k) { return double{rates[k]}; });
-            least_ = seen.least < least_ ? seen.least : least_;
-            most_ = seen.most > most_ ? seen.most : most_;
+            least_ = lesser(seen.least, least_);
+            most_ = greater(seen.most, most_);
         }
         if (!plain || std::is_same_v<T, double>)
             for (std::size_t k = 0; k < n; ++k) sums_.nonfinite += !(abs(g[k]) <= std::numeric_limits<T>::max());

@@ -53,7 +53,7 @@ template <bool rated, template <class> class Rule, template <class> class State,
         write_to(to.g + k, g_k);
         write_to(to.change + k, frozen ? N{} : change);
     };
-    each<T, width<T>>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>(state[i])...); });
+    each<T>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>(state[i])...); });
 }
 
 #pragma GCC diagnostic pop
@@ -187,7 +187,7 @@ void step_tile(const Block& block, std::size_t n, T* p, const T* given, T* const
     Changing<T> to;
     change_tile<Rule, Kept>(c, n, p, given, state, rates != nullptr, to);
     if (rates) std::memcpy(rates, to.rates, n * sizeof(T));
-    each<T, width<T>>(n, [&](auto number, std::size_t k) {
+    each<T>(n, [&](auto number, std::size_t k) {
         using N = decltype(number);
         const N p_k = read_as<N>(p + k), g_k = read_as<N>(to.g + k);
         N change = read_as<N>(to.change + k);

@@ -60,7 +60,7 @@ T lerp(T a, T b, const Average<T>& average) {
 
 template <class T>
 T saturate(T x) {
-    return least(largest<T>(), x);
+    return lesser(largest<T>(), x);
 }
 
 template <class T>

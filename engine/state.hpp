@@ -48,8 +48,10 @@ void each_state(const Visit& visit) {
 }
 
 // What the loop of a rule reads and changes, tile by tile, in the format in which it is stored: open() and close() are
-// called before and after each tile, finish() in the end.
+// called before and after each tile, finish() in the end. ask_ahead(k) asks the cache for what lies some tiles behind
+// element k.
 struct Simple {
+    void ask_ahead(std::size_t) const {}
     void close(std::size_t, std::size_t) {}
     void finish() {}
 };
@@ -61,6 +63,7 @@ struct Kept : Simple {
 
     explicit Kept(T* all) : all(all), at(all) {}
 
+    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + ahead, 1); }
     void open(std::size_t start, std::size_t) { at = all + start; }
 
     template <class N, class Count = All>
@@ -93,6 +96,7 @@ struct Halves : Simple {
     Halves(void* all, const Dice& dice, bool at_random)
         : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random) {}
 
+    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + ahead, 1); }
     void open(std::size_t start, std::size_t) {
         at = all + start;
         if (!at_random) return;
@@ -127,7 +131,9 @@ template <bool nonnegative, class T>
     const Slots& slots = *block.slots;
     if constexpr (std::is_same_v<T, float>) {
         if (slots.state_type == Type::q8) {
-            load<nonnegative>(Q8(slots.state[i], block.size), start, n, tile);
+            const Q8 array(slots.state[i], block.size);
+            for (std::size_t k = 0; k < n; k += block_size)
+                load<nonnegative>(array, start + k, n - k < block_size ? n - k : block_size, tile + k);
             return tile;
         }
     }
@@ -146,8 +152,11 @@ template <bool nonnegative, class T>
     if (slots.state_type == native<T>) return;
     const Dice dice = dice_of(block, i + 1);
     if (slots.state_type == Type::q8) {
-        if constexpr (std::is_same_v<T, float>)
-            store<nonnegative>(tile, Q8(slots.state[i], block.size), start, n, dice);
+        if constexpr (std::is_same_v<T, float>) {
+            const Q8 array(slots.state[i], block.size);
+            for (std::size_t k = 0; k < n; k += block_size)
+                store<nonnegative>(tile + k, array, start + k, n - k < block_size ? n - k : block_size, dice);
+        }
     } else {
         const Operand kept{slots.state[i], slots.state_type, nullptr};
         store<true>(tile, kept, start, n, block.stochastic ? &dice : nullptr);

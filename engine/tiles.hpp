@@ -10,6 +10,12 @@ namespace adamas::ADAMAS_ISA {
 // Elements. With larger tiles the processor's prefetching loses track of the streams: 1.1x slower beyond the caches.
 constexpr std::size_t tile = 256;
 
+// The same where somebody looks, which takes some time for each tile.
+constexpr std::size_t long_tile = 1024;
+
+// Elements before they are needed that the cache is asked for them.
+constexpr std::size_t ahead = 512;
+
 // Calls visit with a number of the type that stores a format.
 template <class Visit>
 void with_type(Type type, const Visit& visit) {
@@ -105,7 +111,7 @@ void store(const T* from, const Operand& to, std::size_t begin, std::size_t n, c
     with_type(to.type, [&](auto stored) {
         using S = decltype(stored);
         if (!to.view) return narrow_all<saturates>(from, begin, n, static_cast<S*>(to.data) + begin, dice);
-        S narrowed[tile];
+        S narrowed[long_tile];
         narrow_all<saturates>(from, begin, n, narrowed, dice);
         const S* next = narrowed;
         rows(*to.view, begin, n, [&](char* address, std::int64_t stride, std::size_t count) {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #if defined __x86_64__
 #include <immintrin.h>
@@ -127,15 +128,23 @@ template <class N, class A, class B>
     }
 }
 
-// Calls visit(N{}, k) for elements 0 to n - 1: for as many as are wide where a group of them is whole, else for one. In
-// a group it is known when this is compiled which of its elements k is.
+// Calls visit(Wide<T>{}, k, place) for elements 0 to n - 1, in groups, of which n is a multiple. place: which of its
+// group, a std::integral_constant.
+template <class T, class Visit, std::size_t... i>
+[[gnu::always_inline]] inline void each_in_groups(std::size_t n, const Visit& visit, std::index_sequence<i...>) {
+    for (std::size_t k = 0; k < n; k += sizeof...(i) * width<T>)
+        (visit(Wide<T>{}, k + i * width<T>, std::integral_constant<std::size_t, i>{}), ...);
+}
 template <class T, std::size_t group, class Visit>
+[[gnu::always_inline]] inline void each_in_groups(std::size_t n, const Visit& visit) {
+    each_in_groups<T>(n, visit, std::make_index_sequence<group / width<T>>{});
+}
+
+// Calls visit(N{}, k) for elements 0 to n - 1: for as many as are wide, else for one.
+template <class T, class Visit>
 [[gnu::always_inline]] inline void each(std::size_t n, const Visit& visit) {
     std::size_t k = 0;
-    for (; n - k >= group; k += group) {
-#pragma GCC unroll 16
-        for (std::size_t i = 0; i < group; i += width<T>) visit(Wide<T>{}, k + i);
-    }
+    for (; n - k >= width<T>; k += width<T>) visit(Wide<T>{}, k);
     for (; k < n; ++k) visit(T{}, k);
 }
 
@@ -178,31 +187,53 @@ inline Wide<double> sqrt(Wide<double> x) {
 }
 #endif
 
-// Returns the lesser of two numbers; b if one is NaN.
-inline float least(float a, float b) {
+// Return the lesser and the greater of two numbers; b if one is NaN.
+inline float lesser(float a, float b) {
     return a < b ? a : b;
 }
-inline double least(double a, double b) {
+inline double lesser(double a, double b) {
     return a < b ? a : b;
+}
+inline float greater(float a, float b) {
+    return a > b ? a : b;
+}
+inline double greater(double a, double b) {
+    return a > b ? a : b;
 }
 #ifdef __AVX512F__
-inline Wide<float> least(Wide<float> a, Wide<float> b) {
+inline Wide<float> lesser(Wide<float> a, Wide<float> b) {
     return _mm512_maskz_min_ps(0xFFFF, a, b);
 }
-inline Wide<double> least(Wide<double> a, Wide<double> b) {
+inline Wide<double> lesser(Wide<double> a, Wide<double> b) {
     return _mm512_maskz_min_pd(0xFF, a, b);
 }
+inline Wide<float> greater(Wide<float> a, Wide<float> b) {
+    return _mm512_maskz_max_ps(0xFFFF, a, b);
+}
+inline Wide<double> greater(Wide<double> a, Wide<double> b) {
+    return _mm512_maskz_max_pd(0xFF, a, b);
+}
 #elif defined __AVX__
-inline Wide<float> least(Wide<float> a, Wide<float> b) {
+inline Wide<float> lesser(Wide<float> a, Wide<float> b) {
     return _mm256_min_ps(a, b);
 }
-inline Wide<double> least(Wide<double> a, Wide<double> b) {
+inline Wide<double> lesser(Wide<double> a, Wide<double> b) {
     return _mm256_min_pd(a, b);
+}
+inline Wide<float> greater(Wide<float> a, Wide<float> b) {
+    return _mm256_max_ps(a, b);
+}
+inline Wide<double> greater(Wide<double> a, Wide<double> b) {
+    return _mm256_max_pd(a, b);
 }
 #else
 template <class T>
-T least(T a, T b) {
+T lesser(T a, T b) {
     return a < b ? a : b;
+}
+template <class T>
+T greater(T a, T b) {
+    return a > b ? a : b;
 }
 #endif
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from adamas.rules import BLOCK, LANES, Rule, largest, total_of
 
-TILE = 256
+TILE = 1024
 LEAST_SQUARES = 2.0**-90
 """Where the greatest partial sum of squares of a tile is less, the arithmetic's float32 is not enough: squares below
 2**-126 are lost, which is nothing beside more than this."""
@@ -56,7 +56,7 @@ def observe(
 def _total(xp: Any, terms: Any, roots: Any, least: float) -> float:
     """Return the sum of terms, which are the squares of roots if there are such.
 
-    Tiles of 256 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not finite
+    Tiles of 1,024 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not finite
     or none is at least `least`; then all in float64, in blocks of 4,096 whose partial sums are added pairwise.
     """
     lanes = _added(_cut(xp, terms, (TILE // LANES, LANES)))
