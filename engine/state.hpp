@@ -175,17 +175,27 @@ void store_states(const Block& block, std::size_t start, std::size_t n, T (*tile
         [&](auto sign, std::size_t i) { store_state<decltype(sign)::value>(block, i, start, n, tiles[i]); });
 }
 
-// State in any format, by way of a tile.
+// State in any format: where it is, if that is of the type of the arithmetic, else by way of a tile.
 template <bool nonnegative, class T>
 struct Tiled : Kept<T> {
     const Block* block;
     std::size_t i;
     T* tile;
+    bool converts;
 
-    Tiled(const Block& block, std::size_t i, T* tile) : Kept<T>(tile), block(&block), i(i), tile(tile) {}
+    Tiled(const Block& block, std::size_t i, T* tile)
+        : Kept<T>(static_cast<T*>(block.slots->state[i])),
+          block(&block),
+          i(i),
+          tile(tile),
+          converts(block.slots->state_type != native<T>) {}
 
-    void open(std::size_t start, std::size_t n) { this->at = load_state<nonnegative>(*block, i, start, n, tile); }
-    void close(std::size_t start, std::size_t n) { store_state<nonnegative>(*block, i, start, n, tile); }
+    void open(std::size_t start, std::size_t n) {
+        this->at = converts ? load_state<nonnegative>(*block, i, start, n, tile) : this->all + start;
+    }
+    void close(std::size_t start, std::size_t n) {
+        if (converts) store_state<nonnegative>(*block, i, start, n, tile);
+    }
 };
 
 }  // namespace adamas::ADAMAS_ISA

@@ -13,7 +13,7 @@ constexpr std::size_t tile = 256;
 // The same where somebody looks, which takes some time for each tile.
 constexpr std::size_t long_tile = 1024;
 
-// Elements before they are needed that the cache is asked for them.
+// How many elements ahead the cache is asked for what will be needed.
 constexpr std::size_t ahead = 512;
 
 // Calls visit with a number of the type that stores a format.
