@@ -32,6 +32,9 @@ template <template <class> class Rule, class T, class Source, class Look, class.
     const auto many = make<Rule, Wide<T>>(c);
     const bool frozen = c.frozen, coupled = c.l2 != 0, decoupled = c.decay != 0;
     const auto weight = static_cast<T>(coupled ? c.l2 : c.decay);
+    const Whole whole = source.whole();
+    [[maybe_unused]] const auto mask = static_cast<T>(whole.mask), factor = static_cast<T>(whole.factor);
+    [[maybe_unused]] const bool cautious = c.cautious, shortens = whole.factor != 1;
     source.each(
         [&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {  // copies, which live in registers
             const auto step = [&](auto number, std::size_t k, auto count, [[maybe_unused]] const auto& look_at) {
@@ -52,7 +55,11 @@ template <template <class> class Rule, class T, class Source, class Look, class.
                     return change;
                 }(state.template read<N>(k, count)...);
                 N change = frozen ? N{} : moved;
+                if constexpr (Source::is_whole)
+                    if (cautious) change = agrees(change, g_k) ? all<N>(mask) * change : N{};
                 if (decoupled) change = change + weight_k * p_k;
+                if constexpr (Source::is_whole)
+                    if (shortens) change = all<N>(factor) * contain(change, g_k);
                 const N p_next = p_k - change;
                 p.write(k, p_next, count);
                 if constexpr (looks) {
@@ -67,11 +74,11 @@ template <template <class> class Rule, class T, class Source, class Look, class.
                 const auto see = [&](Seen<T>& by, auto place) {
                     return [&, place](auto... numbers) { by.template add<rated>(place, numbers...); };
                 };
-                const std::size_t whole = n - n % sum_lanes;
+                const std::size_t grouped = n - n % sum_lanes;
                 each_in_groups<T, sum_lanes>(
-                    whole, [&](auto many, std::size_t k, auto place) { step(many, k, All{}, see(seen, place)); });
+                    grouped, [&](auto many, std::size_t k, auto place) { step(many, k, All{}, see(seen, place)); });
                 *look.seen = seen;
-                for (std::size_t k = whole; k < n; ++k) step(T{}, k, All{}, see(*look.seen, k - whole));
+                for (std::size_t k = grouped; k < n; ++k) step(T{}, k, All{}, see(*look.seen, k - grouped));
             } else {
                 each_wide<T>(n, [&](auto many, std::size_t k, auto count) { step(many, k, count, nullptr); });
             }
@@ -94,13 +101,16 @@ void dense(const Coefficients& c, double scale, Source& source, const Look& look
 
 // Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. asks_ahead:
 // whether it asks the cache for what is two tiles ahead, which pays where arithmetic takes about as long as memory.
+// is_whole: whether there may be stages that look at the whole array.
 
 // Numbers of the type of the arithmetic, with state of that type: all of them are one tile.
 template <class T>
 struct Memory {
-    static constexpr bool asks_ahead = false;
+    static constexpr bool asks_ahead = false, is_whole = false;
     std::size_t n;
     Kept<T> p, g;
+
+    Whole whole() const { return {}; }
 
     template <class Visit>
     [[gnu::always_inline]] void each(const Visit& visit) const {
@@ -110,9 +120,11 @@ struct Memory {
 
 // Elements begin to end of parameters and gradients in bfloat16.
 struct HalfMemory {
-    static constexpr bool asks_ahead = true;
+    static constexpr bool asks_ahead = true, is_whole = false;
     std::size_t begin, end;
     Halves<false> p, g;
+
+    Whole whole() const { return {}; }
 
     template <class Visit>
     [[gnu::always_inline]] void each(const Visit& visit) {
@@ -145,18 +157,20 @@ inline bool is_simple(const Block& block, Type type) {
 template <bool observed, class T>
 class Tiles {
 public:
-    static constexpr bool asks_ahead = true;
+    static constexpr bool asks_ahead = true, is_whole = true;
     static constexpr std::size_t length = observed ? long_tile : tile;
 
     Tiles(const Block& block, std::size_t begin, std::size_t end)
         : block_(block),
           begin_(begin),
           end_(end),
-          reduces_(block.coefficients->reduces()),
           simple_(!observed && is_simple(block, native<T>)),
-          clips_(!reduces_ && block.coefficients->clip < std::numeric_limits<double>::infinity()),
+          clips_(block.coefficients->clip < std::numeric_limits<double>::infinity()),
           factor_(static_cast<T>(block.coefficients->scale)),
           bound_(static_cast<T>(block.coefficients->clip)) {}
+
+    // What the stages that look at the whole array multiply changes by; its sums are known.
+    Whole whole() const { return block_.whole; }
 
     // What is left to multiply the gradients by.
     double scale() const { return clips_ ? 1.0 : block_.coefficients->scale; }
@@ -179,8 +193,6 @@ public:
 
     // With rates if the rule has such.
     Watch<T> watch() { return {&given_, before_, rates_, &seen_}; }
-    T* before() { return before_; }
-    T* rates() { return rates_; }
     void has_rates() { rated_ = true; }
 
 private:
@@ -214,7 +226,7 @@ private:
     }
 
     void observe(std::size_t start, std::size_t n) {
-        if (reduces_ || block_.p.type != native<T>) {  // not seen, or not as it was rounded
+        if (block_.p.type != native<T>) {  // not seen as it was rounded
             seen_ = {};
             if (rated_) {
                 seen_.template add_all<true>(n, given_, before_, p_, rates_);
@@ -229,7 +241,7 @@ private:
 
     const Block& block_;
     const std::size_t begin_, end_;
-    const bool reduces_, simple_, clips_;
+    const bool simple_, clips_;
     const T factor_, bound_;
     bool rated_ = false;
     T *p_ = nullptr, *g_ = nullptr, *given_ = nullptr;
@@ -238,23 +250,6 @@ private:
     Observer<T> observer_;
 };
 
-// Steps the tiles of a block by a rule that needs to know the whole array, whose sums are known.
-template <template <class> class Rule, bool observed, class T>
-void drive_whole(const Block& block, Tiles<observed, T>& tiles) {
-    constexpr std::size_t states = words(Rule<T>::state_names);
-    alignas(wide_bytes) T state_tiles[states + 1][tile];
-    T* state[states + 1] = {};
-    tiles.each([&](std::size_t first, std::size_t count, const Kept<T>& p, const Kept<T>& g) {
-        for (std::size_t k = 0; k < count; k += tile) {
-            const std::size_t start = first + k, n = count - k < tile ? count - k : tile;
-            load_states<Rule<T>>(block, start, n, state_tiles, state);
-            if (observed) std::memcpy(tiles.before() + k, p.at + k, n * sizeof(T));
-            step_tile<Rule>(block, n, p.at + k, g.at + k, state, observed ? tiles.rates() + k : nullptr);
-            store_states<Rule<T>>(block, start, n, state_tiles);
-        }
-    });
-}
-
 template <template <class> class Rule, bool observed, class T>
 void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
@@ -262,7 +257,6 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     const Slots& slots = *block.slots;
     Tiles<observed, T> tiles(block, begin, end);
     if (has_rate<Rule<T>>) tiles.has_rates();
-    if (c.reduces()) return drive_whole<Rule>(block, tiles);
     if constexpr (!observed && std::is_same_v<T, float>) {
         [[maybe_unused]] Coding room[states + 1];
         const auto coded = [&](auto i) {

@@ -1,4 +1,4 @@
-// The stages that need to know a whole array: the sums over it, which a first pass takes, and the step that uses them.
+// The stages that need to know a whole array: the sums over it, which a first pass takes, and what they come to.
 #pragma once
 
 #include "norm.hpp"
@@ -20,54 +20,11 @@ Rule<T> make(const Coefficients& c) {
     return make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
 }
 
-// A tile on its way through a step.
+// A tile as the rule changes it.
 template <class T>
 struct Changing {
     alignas(wide_bytes) T g[tile], change[tile], rates[tile];
 };
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wstringop-overflow"  // GCC 12 does not see that n is at most a tile
-
-// Takes n elements up to the change by the rule. State: Kept, or Fixed if the state is to stay as it is. rated: whether
-// the effective learning rates are wanted, which take a division.
-template <bool rated, template <class> class Rule, template <class> class State, class T, std::size_t... i>
-[[gnu::flatten]] void change_all(const Coefficients& c, std::size_t n, const T* p, const T* given, T* const* state,
-                                 Changing<T>& to, std::index_sequence<i...>) {
-    const auto one = make<Rule, T>(c);
-    const auto many = make<Rule, Wide<T>>(c);
-    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip), weight = static_cast<T>(c.l2);
-    const bool clips = c.clip < std::numeric_limits<double>::infinity(), coupled = c.l2 != 0, frozen = c.frozen;
-    const auto step_at = [&](auto number, std::size_t k, const auto&... kept) {
-        using N = decltype(number);
-        const N p_k = read_as<N>(p + k);
-        N g_k = all<N>(factor) * read_as<N>(given + k);
-        if (clips) g_k = clamp(g_k, all<N>(bound));
-        if (coupled) g_k = contain(g_k + all<N>(weight) * p_k, g_k);
-        const auto change = [&](auto... s) {
-            const N moved = pick<N>(one, many).change(p_k, g_k, s...);
-            if constexpr (rated) write_to(to.rates + k, pick<N>(one, many).rate(s...));
-            (kept.write(k, s), ...);
-            return moved;
-        }(kept.template read<N>(k)...);
-        write_to(to.g + k, g_k);
-        write_to(to.change + k, frozen ? N{} : change);
-    };
-    each<T>(n, [&](auto number, std::size_t k) { step_at(number, k, State<T>(state[i])...); });
-}
-
-#pragma GCC diagnostic pop
-
-template <template <class> class Rule, template <class> class State, class T>
-void change_tile(const Coefficients& c, std::size_t n, const T* p, const T* given, T* const* state, bool rated,
-                 Changing<T>& to) {
-    constexpr auto states = std::make_index_sequence<words(Rule<T>::state_names)>{};
-    if (has_rate<Rule<T>> && rated) {
-        change_all<has_rate<Rule<T>>, Rule, State>(c, n, p, given, state, to, states);
-    } else {
-        change_all<false, Rule, State>(c, n, p, given, state, to, states);
-    }
-}
 
 template <class T>
 auto agrees(T change, T g) {
@@ -132,29 +89,59 @@ struct Lanes {
     Sums folded() { return {static_cast<double>(agreeing), fold(units), fold(changes), fold(overlap), fold(params)}; }
 };
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wstringop-overflow"  // GCC 12 does not see that n is at most a tile
+
 // Sums up elements begin to end of a block; nothing else is written.
-template <template <class> class Rule, class T>
-void sum_up(const Block& block, std::size_t begin, std::size_t end) {
-    constexpr std::size_t states = words(Rule<T>::state_names);
+template <template <class> class Rule, class T, class... State>
+[[gnu::flatten]] void sum_up_with(const Block& block, std::size_t begin, std::size_t end, State... state) {
+    constexpr double beyond = std::numeric_limits<double>::infinity();
     const Coefficients& c = *block.coefficients;
-    alignas(wide_bytes) T p_tile[tile], g_tile[tile], state_tiles[states + 1][tile];
-    Changing<T> changing;
+    const auto one = make<Rule, T>(c);
+    const auto many = make<Rule, Wide<T>>(c);
+    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip), weight = static_cast<T>(c.l2);
+    const bool clips = c.clip < beyond, coupled = c.l2 != 0, frozen = c.frozen, rated = c.update_clip < beyond;
+    alignas(wide_bytes) T p_tile[tile], g_tile[tile];
+    Changing<T> to;
     Lanes lanes;
     for (std::size_t start = begin; start < end;) {
         const std::size_t left = end - start, n = left < tile ? left : tile;
-        T* state[states + 1] = {};
-        load_states<Rule<T>>(block, start, n, state_tiles, state);
-        const T* const p = tile_of(block.p, start, n, p_tile);
-        const bool clips = c.update_clip < std::numeric_limits<double>::infinity();
-        change_tile<Rule, Fixed>(c, n, p, tile_of(block.g, start, n, g_tile), state, clips, changing);
-        lanes.template add<has_rate<Rule<T>>>(c, n, p, changing);
-        const std::size_t next = start + n;
-        if (next % sum_block == 0 || next == block.size) {
-            block.sums[start / sum_block] = lanes.folded();
+        (state.open(start, n), ...);
+        const T *const p = tile_of(block.p, start, n, p_tile), *const g = tile_of(block.g, start, n, g_tile);
+        each<T>(n, [&](auto number, std::size_t k) {
+            using N = decltype(number);
+            const auto& rule = pick<N>(one, many);
+            N g_k = all<N>(factor) * read_as<N>(g + k);
+            if (clips) g_k = clamp(g_k, all<N>(bound));
+            if (coupled) g_k = contain(g_k + all<N>(weight) * read_as<N>(p + k), g_k);
+            const N change = [&](auto... s) {
+                const N moved = rule.change(read_as<N>(p + k), g_k, s...);
+                if constexpr (has_rate<Rule<T>>)
+                    if (rated) write_to(to.rates + k, rule.rate(s...));
+                return moved;
+            }(state.template read<N>(k)...);
+            write_to(to.g + k, g_k);
+            write_to(to.change + k, frozen ? N{} : change);
+        });
+        lanes.template add<has_rate<Rule<T>>>(c, n, p, to);
+        start += n;
+        if (start % sum_block == 0 || start == block.size) {
+            block.sums[(start - 1) / sum_block] = lanes.folded();
             lanes = {};
         }
-        start = next;
     }
+}
+
+#pragma GCC diagnostic pop
+
+template <template <class> class Rule, class T, std::size_t... i>
+void sum_up(const Block& block, std::size_t begin, std::size_t end, std::index_sequence<i...>) {
+    [[maybe_unused]] alignas(wide_bytes) T room[sizeof...(i) + 1][tile];
+    sum_up_with<Rule, T>(block, begin, end, Tiled<is_nonnegative<Rule<T>>(i), T>(block, i, room[i])...);
+}
+template <template <class> class Rule, class T>
+void sum_up(const Block& block, std::size_t begin, std::size_t end) {
+    sum_up<Rule, T>(block, begin, end, std::make_index_sequence<words(Rule<T>::state_names)>{});
 }
 
 inline Whole whole_of(const Coefficients& c, std::size_t size, const Sums& sums) {
@@ -176,26 +163,6 @@ inline Whole whole_of(const Coefficients& c, std::size_t size, const Sums& sums)
             whole.factor = c.trust * sqrt(sums.params) / sqrt(changes);
     }
     return whole;
-}
-
-// Steps n elements of a block whose sums are known.
-template <template <class> class Rule, class T>
-void step_tile(const Block& block, std::size_t n, T* p, const T* given, T* const* state, T* rates) {
-    const Coefficients& c = *block.coefficients;
-    const auto mask = static_cast<T>(block.whole.mask), factor = static_cast<T>(block.whole.factor);
-    const auto decay = static_cast<T>(c.decay);
-    Changing<T> to;
-    change_tile<Rule, Kept>(c, n, p, given, state, rates != nullptr, to);
-    if (rates) std::memcpy(rates, to.rates, n * sizeof(T));
-    each<T>(n, [&](auto number, std::size_t k) {
-        using N = decltype(number);
-        const N p_k = read_as<N>(p + k), g_k = read_as<N>(to.g + k);
-        N change = read_as<N>(to.change + k);
-        if (c.cautious) change = agrees(change, g_k) ? all<N>(mask) * change : N{};
-        if (c.decay != 0) change = change + all<N>(decay) * p_k;
-        if (block.whole.factor != 1) change = all<N>(factor) * contain(change, g_k);
-        write_to(p + k, p_k - change);
-    });
 }
 
 }  // namespace adamas::ADAMAS_ISA

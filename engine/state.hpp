@@ -76,15 +76,6 @@ struct Kept : Simple {
     }
 };
 
-// Numbers that are read and stay as they are.
-template <class T>
-struct Fixed : Kept<T> {
-    using Kept<T>::Kept;
-
-    template <class N>
-    [[gnu::always_inline]] void write(std::size_t, const N&) const {}
-};
-
 // Numbers in bfloat16, rounded to the nearest or, with dice, at random; element k is written after those before it.
 template <bool saturates>
 struct Halves : Simple {
@@ -125,19 +116,19 @@ T* tile_of(const Operand& operand, std::size_t start, std::size_t n, T* copy) {
     return copy;
 }
 
-// Finds state array i of elements start to start + n, or reads it into a tile.
+// Reads state array i of elements start to start + n into a tile.
 template <bool nonnegative, class T>
-[[gnu::noinline]] T* load_state(const Block& block, std::size_t i, std::size_t start, std::size_t n, T* tile) {
+[[gnu::noinline]] void load_state(const Block& block, std::size_t i, std::size_t start, std::size_t n, T* tile) {
     const Slots& slots = *block.slots;
     if constexpr (std::is_same_v<T, float>) {
         if (slots.state_type == Type::q8) {
             const Q8 array(slots.state[i], block.size);
             for (std::size_t k = 0; k < n; k += block_size)
                 load<nonnegative>(array, start + k, n - k < block_size ? n - k : block_size, tile + k);
-            return tile;
+            return;
         }
     }
-    return tile_of(Operand{slots.state[i], slots.state_type, nullptr}, start, n, tile);
+    load(Operand{slots.state[i], slots.state_type, nullptr}, start, n, tile);
 }
 
 // The random numbers that an array is rounded with: the parameters, 0, or a state array, 1 and on.
@@ -149,7 +140,6 @@ inline Dice dice_of(const Block& block, std::size_t role) {
 template <bool nonnegative, class T>
 [[gnu::noinline]] void store_state(const Block& block, std::size_t i, std::size_t start, std::size_t n, T* tile) {
     const Slots& slots = *block.slots;
-    if (slots.state_type == native<T>) return;
     const Dice dice = dice_of(block, i + 1);
     if (slots.state_type == Type::q8) {
         if constexpr (std::is_same_v<T, float>) {
@@ -161,18 +151,6 @@ template <bool nonnegative, class T>
         const Operand kept{slots.state[i], slots.state_type, nullptr};
         store<true>(tile, kept, start, n, block.stochastic ? &dice : nullptr);
     }
-}
-
-// The same for all state arrays of a rule.
-template <class Rule, class T>
-void load_states(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile], T** state) {
-    each_state<Rule>(
-        [&](auto sign, std::size_t i) { state[i] = load_state<decltype(sign)::value>(block, i, start, n, tiles[i]); });
-}
-template <class Rule, class T>
-void store_states(const Block& block, std::size_t start, std::size_t n, T (*tiles)[tile]) {
-    each_state<Rule>(
-        [&](auto sign, std::size_t i) { store_state<decltype(sign)::value>(block, i, start, n, tiles[i]); });
 }
 
 // State in any format: where it is, if that is of the type of the arithmetic, else by way of a tile.
@@ -191,7 +169,8 @@ struct Tiled : Kept<T> {
           converts(block.slots->state_type != native<T>) {}
 
     void open(std::size_t start, std::size_t n) {
-        this->at = converts ? load_state<nonnegative>(*block, i, start, n, tile) : this->all + start;
+        this->at = converts ? tile : this->all + start;
+        if (converts) load_state<nonnegative>(*block, i, start, n, tile);
     }
     void close(std::size_t start, std::size_t n) {
         if (converts) store_state<nonnegative>(*block, i, start, n, tile);

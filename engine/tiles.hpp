@@ -58,7 +58,7 @@ void rows(const View& view, std::size_t begin, std::size_t n, const Row& row) {
 
 // Reads elements begin to begin + n of an operand.
 template <class T>
-void load(const Operand& from, std::size_t begin, std::size_t n, T* to) {
+[[gnu::noinline]] void load(const Operand& from, std::size_t begin, std::size_t n, T* to) {
     with_type(from.type, [&](auto stored) {
         using S = decltype(stored);
         if (!from.view) {
@@ -107,7 +107,8 @@ void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Di
 
 // Writes elements begin to begin + n of an operand.
 template <bool saturates, class T>
-void store(const T* from, const Operand& to, std::size_t begin, std::size_t n, const Dice* dice = nullptr) {
+[[gnu::noinline]] void store(const T* from, const Operand& to, std::size_t begin, std::size_t n,
+                             const Dice* dice = nullptr) {
     with_type(to.type, [&](auto stored) {
         using S = decltype(stored);
         if (!to.view) return narrow_all<saturates>(from, begin, n, static_cast<S*>(to.data) + begin, dice);
