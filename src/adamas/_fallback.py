@@ -1,7 +1,6 @@
 """The specification behind the interface of the engine, on NumPy arrays: for machines without a compiler."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,7 +138,7 @@ def step_columns(rule: str, numbers: Any, p: Any, g: Any, state: tuple[Any, ...]
     """Take a step of many runs side by side, each with numbers of its own, in float64 (see _engine.pyi)."""
     cls = RULES[rule]
     *coefficients, l2, decay, frozen = (row if (row != row[0]).any() else row.item(0) for row in numbers)
-    names = cls.coefficients(SimpleNamespace(**cls.first_carry, **{n: getattr(cls, n) for n in cls.ranges}), 1)
+    names = cls.coefficients(cls(), 1)
     c = named(dict(zip(names, coefficients, strict=True)), Stages(l2=l2, decay=decay, frozen=bool(frozen)))
     with flush_denormals(), np.errstate(all="ignore"):
         for array, new in zip((p, *state), step(cls, np, c, p, g, *state), strict=True):

@@ -50,8 +50,8 @@ def run_rows(
 ) -> Losses:
     """Return the losses of a run for each row of hyper-parameters, from each of the starts, ([rows,] starts, n).
 
-    They are the specification's in float64. All rows see the same noise, which depends on seed and step alone; the
-    bits of a row do not depend on the others. report: called each `every` steps.
+    They are those of the specification in float64. All rows see the same noise, which depends on seed and step alone;
+    the bits of a row do not depend on the others. report: called each `every` steps.
     """
     losses = Losses(len(rows), starts.shape[-2])
     starts = np.broadcast_to(starts, (len(rows), *starts.shape[-2:]))
@@ -106,7 +106,7 @@ def _run(
     t = 1
     with np.errstate(all="ignore"):
         while t <= iterations:
-            if report is not None and t > 1:
+            if report is not None and t > 1 and (t - 1) % every == 0:
                 gap = above_minimum(problem, problem.value(points.T))
                 losses.best[alive] = np.minimum(above_minimum(problem, lowest.T), gap)
                 keep = report(t - 1, alive, gap)
@@ -117,10 +117,10 @@ def _run(
                 kept = {name: _kept(vars(h)[name], keep) for name in rule.first_carry}
                 h = _hyperparameters(rule, rows, alive, columns)
                 vars(h).update(kept)
-            count = min(iterations + 1 - t, AT_ONCE if report is None else every)
+            count = min(AT_ONCE, iterations + 1 - t, every - (t - 1) % every if report is not None else AT_ONCE)
             for numbers in _numbers(rule, h, t, count, len(alive)):
                 value, gradient = seen(problem, points.T, t, seed)
-                np.minimum(lowest, value.T, out=lowest, where=value.T > -np.inf)
+                np.minimum(lowest, value.T, out=lowest, where=np.greater(value.T, -np.inf))
                 _step(rule, numbers, points, gradient.T, state)
                 if problem.bounds is not None:
                     np.clip(points.T, *problem.bounds.T, out=points.T)

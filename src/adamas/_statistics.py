@@ -56,8 +56,8 @@ def observe(
 def _total(xp: Any, terms: Any, roots: Any, least: float) -> float:
     """Return the sum of terms, which are the squares of roots if there are such.
 
-    Tiles of 1,024 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not finite
-    or none is at least `least`; then all in float64, in blocks of 4,096 whose partial sums are added pairwise.
+    Tiles of 1,024 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not
+    finite or none is at least `least`; then all in float64, in blocks of 4,096 whose partial sums are added pairwise.
     """
     lanes = _added(_cut(xp, terms, (TILE // LANES, LANES)))
     exact = xp.asarray(terms if roots is None else roots, dtype=xp.float64)

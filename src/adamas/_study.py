@@ -209,7 +209,7 @@ def finished(study: Any) -> int:
 
 
 def _round(tuner: "Tuner", study: Any, n: int, iterations: int, progress: Progress | None) -> None:
-    """Run some trials on a problem as rows of one array."""
+    """Run some trials on a problem side by side."""
     trials = [study.ask() for _ in range(n)]
     rows = [{name: given.suggest(trial, name) for name, given in tuner.space.items()} for trial in trials]
     pruned = set[int]()

@@ -452,7 +452,7 @@ class Rule(Optimizer):
         return cls.numbers(h, t)
 
     @classmethod
-    def numbers(cls, h: SimpleNamespace, t: float) -> tuple[dict[str, float], Stages]:
+    def numbers(cls, h: SimpleNamespace, t: Any) -> tuple[dict[str, float], Stages]:
         """Return the same for hyper-parameters that are numbers, as attributes of h."""
         rate = h.learning_rate
         stages = Stages(
