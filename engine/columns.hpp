@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "reduce.hpp"
+#include "step.hpp"
 
 namespace adamas::ADAMAS_ISA {
 

@@ -1,4 +1,4 @@
-// The only element loop: load a tile, apply the stages and the rule, store.
+// The element loop: the rule and the stages around it, on tiles of whatever is stored.
 #pragma once
 
 #include <limits>
@@ -12,101 +12,86 @@ namespace adamas::ADAMAS_ISA {
 // A step that nobody looks at.
 struct Unseen {};
 
-// One that is looked at. gradients: where to find those of the tile, before they were clipped. before, rates: where the
-// parameters go as they were, and the effective learning rates.
+// One that is looked at. before, rates: where the parameters go as they were, and the effective learning rates.
 template <class T>
 struct Watch {
-    T* const* gradients;
     T *before, *rates;
     Seen<T>* seen;
-
-    const T* given() const { return *gradients; }
 };
 
 // Steps what a source has, tile by tile, in memory that does not overlap (work.cpp checks). Flattened: the rule must be
 // inlined, though it is used in many places.
 template <template <class> class Rule, class T, class Source, class Look, class... State>
-[[gnu::flatten]] void loop(const Coefficients& c, double scale, Source& source, const Look look, State... state) {
+[[gnu::flatten]] void loop(const Coefficients& c, Source& source, const Look look, State... state) {
     constexpr bool looks = std::is_same_v<Look, Watch<T>>, rated = looks && has_rate<Rule<T>>;
-    const auto one = make<Rule, T>(c);
-    const auto many = make<Rule, Wide<T>>(c);
-    const bool frozen = c.frozen, coupled = c.l2 != 0, decoupled = c.decay != 0;
-    const auto weight = static_cast<T>(coupled ? c.l2 : c.decay);
-    const Whole whole = source.whole();
-    [[maybe_unused]] const auto mask = static_cast<T>(whole.mask), factor = static_cast<T>(whole.factor);
-    [[maybe_unused]] const bool cautious = c.cautious, shortens = whole.factor != 1;
-    source.each(
-        [&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {  // copies, which live in registers
-            const auto step = [&](auto number, std::size_t k, auto count, [[maybe_unused]] const auto& look_at) {
-                using N = decltype(number);
-                const auto& rule = pick<N>(one, many);
-                if constexpr (Source::asks_ahead) {
-                    p.ask_ahead(k);
-                    g.ask_ahead(k);
-                    (state.ask_ahead(k), ...);
-                }
-                const N p_k = p.template read<N>(k, count), weight_k = all<N>(weight);
-                N g_k = all<N>(static_cast<T>(scale)) * g.template read<N>(k, count), rate{};
-                if (coupled) g_k = contain(g_k + weight_k * p_k, g_k);
-                const N moved = [&](auto... s) {
-                    const N change = rule.change(p_k, g_k, s...);
-                    if constexpr (rated) rate = rule.rate(s...);
-                    (state.write(k, s, count), ...);
-                    return change;
-                }(state.template read<N>(k, count)...);
-                N change = frozen ? N{} : moved;
-                if constexpr (Source::is_whole)
-                    if (cautious) change = agrees(change, g_k) ? all<N>(mask) * change : N{};
-                if (decoupled) change = change + weight_k * p_k;
-                if constexpr (Source::is_whole)
-                    if (shortens) change = all<N>(factor) * contain(change, g_k);
-                const N p_next = p_k - change;
-                p.write(k, p_next, count);
-                if constexpr (looks) {
-                    write_to(look.before + k, p_k);
-                    if constexpr (rated) write_to(look.rates + k, rate);
-                    look_at(read_as<N>(look.given() + k), p_k, p_next, rate);
-                }
-            };
-            (state.open(start, n), ...);
-            if constexpr (looks) {
-                Seen<T> seen;  // which lives in registers too
-                const auto see = [&](Seen<T>& by, auto place) {
-                    return [&, place](auto... numbers) { by.template add<rated>(place, numbers...); };
-                };
-                const std::size_t grouped = n - n % sum_lanes;
-                each_in_groups<T, sum_lanes>(
-                    grouped, [&](auto many, std::size_t k, auto place) { step(many, k, All{}, see(seen, place)); });
-                *look.seen = seen;
-                for (std::size_t k = grouped; k < n; ++k) step(T{}, k, All{}, see(*look.seen, k - grouped));
-            } else {
-                each_wide<T>(n, [&](auto many, std::size_t k, auto count) { step(many, k, count, nullptr); });
+    const Step<Rule, T> one(c, source.whole());
+    const Step<Rule, Wide<T>> many(c, source.whole());
+    // p and g are copies, which live in registers.
+    source.each([&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {
+        const auto step_at = [&](auto number, std::size_t k, auto count, [[maybe_unused]] const auto& look_at) {
+            using N = decltype(number);
+            if constexpr (Source::asks_ahead) {
+                p.ask_ahead(k);
+                g.ask_ahead(k);
+                (state.ask_ahead(k), ...);
             }
-            (state.close(start, n), ...);
-        });
+            const N p_k = p.template read<N>(k, count), given = g.template read<N>(k, count);
+            const auto& step = pick<N>(one, many);
+            const N g_k = step.template gradient<Source::has_stages>(given, p_k);
+            [[maybe_unused]] N rate{};
+            const N change = [&](auto... s) {
+                const N moved = step.rule.change(p_k, g_k, s...);
+                if constexpr (rated) rate = step.rule.rate(s...);
+                (state.write(k, s, count), ...);
+                return step.frozen ? N{} : moved;
+            }(state.template read<N>(k, count)...);
+            const N p_next = p_k - step.template finished<Source::has_stages>(change, p_k, g_k);
+            p.write(k, p_next, count);
+            if constexpr (looks) {
+                write_to(look.before + k, p_k);
+                if constexpr (rated) write_to(look.rates + k, rate);
+                look_at(given, p_k, p_next, rate);
+            }
+        };
+        (state.open(start, n), ...);
+        if constexpr (looks) {
+            Seen<T> seen;  // which lives in registers too
+            const auto see = [&](Seen<T>& by, auto place) {
+                return [&, place](auto... numbers) { by.template add<rated>(place, numbers...); };
+            };
+            const std::size_t grouped = n - n % sum_lanes;
+            each_in_groups<T, sum_lanes>(
+                grouped, [&](auto number, std::size_t k, auto place) { step_at(number, k, All{}, see(seen, place)); });
+            *look.seen = seen;
+            for (std::size_t k = grouped; k < n; ++k) step_at(T{}, k, All{}, see(*look.seen, k - grouped));
+        } else {
+            each_wide<T>(n, [&](auto number, std::size_t k, auto count) { step_at(number, k, count, nullptr); });
+        }
+        (state.close(start, n), ...);
+    });
     (state.finish(), ...);
 }
 
 // find(i): state array i, which may be of different types.
 template <template <class> class Rule, class T, class Source, class Look, class Find, std::size_t... i>
-void dense(const Coefficients& c, double scale, Source& source, const Look& look, [[maybe_unused]] const Find& find,
+void dense(const Coefficients& c, Source& source, const Look& look, [[maybe_unused]] const Find& find,
            std::index_sequence<i...>) {
-    loop<Rule, T>(c, scale, source, look, find(std::integral_constant<std::size_t, i>{})...);
+    loop<Rule, T>(c, source, look, find(std::integral_constant<std::size_t, i>{})...);
 }
 
 template <template <class> class Rule, class T, class Source, class Look, class Find>
-void dense(const Coefficients& c, double scale, Source& source, const Look& look, const Find& find) {
-    dense<Rule, T>(c, scale, source, look, find, std::make_index_sequence<words(Rule<T>::state_names)>{});
+void dense(const Coefficients& c, Source& source, const Look& look, const Find& find) {
+    dense<Rule, T>(c, source, look, find, std::make_index_sequence<words(Rule<T>::state_names)>{});
 }
 
 // Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. asks_ahead:
 // whether it asks the cache for what is two tiles ahead, which pays where arithmetic takes about as long as memory.
-// is_whole: whether there may be stages that look at the whole array.
+// has_stages: whether there may be others than weight decay.
 
 // Numbers of the type of the arithmetic, with state of that type: all of them are one tile.
 template <class T>
 struct Memory {
-    static constexpr bool asks_ahead = false, is_whole = false;
+    static constexpr bool asks_ahead = false, has_stages = false;
     std::size_t n;
     Kept<T> p, g;
 
@@ -120,7 +105,7 @@ struct Memory {
 
 // Elements begin to end of parameters and gradients in bfloat16.
 struct HalfMemory {
-    static constexpr bool asks_ahead = true, is_whole = false;
+    static constexpr bool asks_ahead = true, has_stages = false;
     std::size_t begin, end;
     Halves<false> p, g;
 
@@ -145,11 +130,14 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
-// Whether parameters and gradients of this type lie one after the other, and nothing is to be done but the rule.
+// Whether parameters and gradients are of a type, one after the other, and what follows a step is nothing.
 inline bool is_simple(const Block& block, Type type) {
-    const Coefficients& c = *block.coefficients;
     return block.p.type == type && block.g.type == type && !block.p.view && !block.g.view && !block.slots->average &&
-           !block.slots->copy && !block.zero && c.clip == std::numeric_limits<double>::infinity() && !c.reduces();
+           !block.slots->copy && !block.zero;
+}
+
+inline bool has_stages(const Coefficients& c) {
+    return c.clip < std::numeric_limits<double>::infinity() || c.reduces();
 }
 
 // The parameters and gradients of elements begin to end of a block, tile by tile, in whatever format they are stored,
@@ -157,7 +145,7 @@ inline bool is_simple(const Block& block, Type type) {
 template <bool observed, class T>
 class Tiles {
 public:
-    static constexpr bool asks_ahead = true, is_whole = true;
+    static constexpr bool asks_ahead = true, has_stages = true;
     static constexpr std::size_t length = observed ? long_tile : tile;
 
     Tiles(const Block& block, std::size_t begin, std::size_t end)
@@ -165,15 +153,11 @@ public:
           begin_(begin),
           end_(end),
           simple_(!observed && is_simple(block, native<T>)),
-          clips_(block.coefficients->clip < std::numeric_limits<double>::infinity()),
           factor_(static_cast<T>(block.coefficients->scale)),
           bound_(static_cast<T>(block.coefficients->clip)) {}
 
     // What the stages that look at the whole array multiply changes by; its sums are known.
     Whole whole() const { return block_.whole; }
-
-    // What is left to multiply the gradients by.
-    double scale() const { return clips_ ? 1.0 : block_.coefficients->scale; }
 
     // Calls visit(start, n, p, g) for each.
     template <class Visit>
@@ -192,16 +176,13 @@ public:
     }
 
     // With rates if the rule has such.
-    Watch<T> watch() { return {&given_, before_, rates_, &seen_}; }
+    Watch<T> watch() { return {before_, rates_, &seen_}; }
     void has_rates() { rated_ = true; }
 
 private:
     [[gnu::noinline]] void open(std::size_t start, std::size_t n) {
         p_ = tile_of(block_.p, start, n, p_tile_);
-        g_ = given_ = tile_of(block_.g, start, n, g_tile_);
-        if (!clips_) return;
-        for (std::size_t k = 0; k < n; ++k) clipped_[k] = clamp(factor_ * given_[k], bound_);
-        g_ = clipped_;
+        g_ = tile_of(block_.g, start, n, g_tile_);
     }
 
     // What follows the step.
@@ -229,23 +210,23 @@ private:
         if (block_.p.type != native<T>) {  // not seen as it was rounded
             seen_ = {};
             if (rated_) {
-                seen_.template add_all<true>(n, given_, before_, p_, rates_);
+                seen_.template add_all<true>(n, g_, before_, p_, rates_);
             } else {
-                seen_.template add_all<false>(n, given_, before_, p_, rates_);
+                seen_.template add_all<false>(n, g_, before_, p_, rates_);
             }
         }
-        observer_.add(seen_, n, given_, before_, p_, rated_ ? rates_ : nullptr, factor_, bound_);
+        observer_.add(seen_, n, g_, before_, p_, rated_ ? rates_ : nullptr, factor_, bound_);
         const std::size_t next = start + n;
         if (next % sum_block == 0 || next == block_.size) observer_.finish(block_.statistics[start / sum_block]);
     }
 
     const Block& block_;
     const std::size_t begin_, end_;
-    const bool simple_, clips_;
+    const bool simple_;
     const T factor_, bound_;
     bool rated_ = false;
-    T *p_ = nullptr, *g_ = nullptr, *given_ = nullptr;
-    alignas(wide_bytes) T p_tile_[length], g_tile_[length], clipped_[length], before_[length], rates_[length];
+    T *p_ = nullptr, *g_ = nullptr;
+    alignas(wide_bytes) T p_tile_[length], g_tile_[length], before_[length], rates_[length];
     Seen<T> seen_;
     Observer<T> observer_;
 };
@@ -265,25 +246,25 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
         const auto halves = [&](auto i) {
             return Halves<true>(slots.state[i], dice_of(block, i + 1), block.stochastic);
         };
-        if (is_simple(block, Type::bfloat16)) {
+        if (is_simple(block, Type::bfloat16) && !has_stages(c)) {
             HalfMemory memory{begin,
                               end,
                               {block.p.data, dice_of(block, 0), block.stochastic},
                               {block.g.data, dice_of(block, 0), false}};
             const auto kept = [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); };
-            if (slots.state_type == Type::q8) return dense<Rule, T>(c, c.scale, memory, Unseen{}, coded);
-            if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, c.scale, memory, Unseen{}, halves);
-            return dense<Rule, T>(c, c.scale, memory, Unseen{}, kept);
+            if (slots.state_type == Type::q8) return dense<Rule, T>(c, memory, Unseen{}, coded);
+            if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, memory, Unseen{}, halves);
+            return dense<Rule, T>(c, memory, Unseen{}, kept);
         }
-        if (slots.state_type == Type::q8) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, coded);
-        if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, halves);
+        if (slots.state_type == Type::q8) return dense<Rule, T>(c, tiles, Unseen{}, coded);
+        if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, tiles, Unseen{}, halves);
     }
     alignas(wide_bytes) T room[states + 1][tiles.length];
     const auto tiled = [&](auto i) { return Tiled<is_nonnegative<Rule<T>>(i), T>(block, i, room[i]); };
     if constexpr (observed) {
-        dense<Rule, T>(c, tiles.scale(), tiles, tiles.watch(), tiled);
+        dense<Rule, T>(c, tiles, tiles.watch(), tiled);
     } else {
-        dense<Rule, T>(c, tiles.scale(), tiles, Unseen{}, tiled);
+        dense<Rule, T>(c, tiles, Unseen{}, tiled);
     }
 }
 
@@ -295,12 +276,12 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     if (block.rows) return drive_rows<Rule, T>(block, begin, end);
     const Slots& slots = *block.slots;
     if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
-    if (!is_simple(block, native<T>) || slots.state_type != native<T>)
+    if (!is_simple(block, native<T>) || has_stages(*block.coefficients) || slots.state_type != native<T>)
         return drive_tiles<Rule, false, T>(block, begin, end);
     const auto step = [&](std::size_t start, std::size_t n) {
         Memory<T> memory{n, Kept<T>(static_cast<T*>(block.p.data) + start),
                          Kept<T>(static_cast<T*>(block.g.data) + start)};
-        dense<Rule, T>(*block.coefficients, block.coefficients->scale, memory, Unseen{},
+        dense<Rule, T>(*block.coefficients, memory, Unseen{},
                        [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i]) + start); });
     };
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);

@@ -2,34 +2,15 @@
 #pragma once
 
 #include "norm.hpp"
-#include "rules.hpp"
-#include "state.hpp"
+#include "step.hpp"
 
 namespace adamas::ADAMAS_ISA {
-
-// Whether a rule has an effective learning rate.
-template <class Rule>
-constexpr bool has_rate = requires { &Rule::rate; };
-
-template <template <class> class Rule, class T, std::size_t... c>
-Rule<T> make([[maybe_unused]] const double* coefficients, std::index_sequence<c...>) {
-    return {coefficients[c]...};
-}
-template <template <class> class Rule, class T>
-Rule<T> make(const Coefficients& c) {
-    return make<Rule, T>(c.rule, std::make_index_sequence<words(Rule<T>::coefficients)>{});
-}
 
 // A tile as the rule changes it.
 template <class T>
 struct Changing {
     alignas(wide_bytes) T g[tile], change[tile], rates[tile];
 };
-
-template <class T>
-auto agrees(T change, T g) {
-    return sign(g) * change > 0;
-}
 
 // Adds the products, in float64, of two arrays to partial sums: a by a, a by b and b by b.
 template <class T>
@@ -95,12 +76,10 @@ struct Lanes {
 // Sums up elements begin to end of a block; nothing else is written.
 template <template <class> class Rule, class T, class... State>
 [[gnu::flatten]] void sum_up_with(const Block& block, std::size_t begin, std::size_t end, State... state) {
-    constexpr double beyond = std::numeric_limits<double>::infinity();
     const Coefficients& c = *block.coefficients;
-    const auto one = make<Rule, T>(c);
-    const auto many = make<Rule, Wide<T>>(c);
-    const auto factor = static_cast<T>(c.scale), bound = static_cast<T>(c.clip), weight = static_cast<T>(c.l2);
-    const bool clips = c.clip < beyond, coupled = c.l2 != 0, frozen = c.frozen, rated = c.update_clip < beyond;
+    const Step<Rule, T> one(c);
+    const Step<Rule, Wide<T>> many(c);
+    const bool rated = c.update_clip < std::numeric_limits<double>::infinity();
     alignas(wide_bytes) T p_tile[tile], g_tile[tile];
     Changing<T> to;
     Lanes lanes;
@@ -110,18 +89,16 @@ template <template <class> class Rule, class T, class... State>
         const T *const p = tile_of(block.p, start, n, p_tile), *const g = tile_of(block.g, start, n, g_tile);
         each<T>(n, [&](auto number, std::size_t k) {
             using N = decltype(number);
-            const auto& rule = pick<N>(one, many);
-            N g_k = all<N>(factor) * read_as<N>(g + k);
-            if (clips) g_k = clamp(g_k, all<N>(bound));
-            if (coupled) g_k = contain(g_k + all<N>(weight) * read_as<N>(p + k), g_k);
+            const auto& step = pick<N>(one, many);
+            const N p_k = read_as<N>(p + k), g_k = step.template gradient<true>(read_as<N>(g + k), p_k);
             const N change = [&](auto... s) {
-                const N moved = rule.change(read_as<N>(p + k), g_k, s...);
+                const N moved = step.rule.change(p_k, g_k, s...);
                 if constexpr (has_rate<Rule<T>>)
-                    if (rated) write_to(to.rates + k, rule.rate(s...));
-                return moved;
+                    if (rated) write_to(to.rates + k, step.rule.rate(s...));
+                return step.frozen ? N{} : moved;
             }(state.template read<N>(k)...);
             write_to(to.g + k, g_k);
-            write_to(to.change + k, frozen ? N{} : change);
+            write_to(to.change + k, change);
         });
         lanes.template add<has_rate<Rule<T>>>(c, n, p, to);
         start += n;
