@@ -30,10 +30,9 @@ template <template <class> class Rule, class T, class Source, class Look, class.
     source.each([&]([[maybe_unused]] std::size_t start, std::size_t n, auto p, auto g) {
         const auto step_at = [&](auto number, std::size_t k, auto count, [[maybe_unused]] const auto& look_at) {
             using N = decltype(number);
-            if constexpr (Source::asks_ahead) {
+            if constexpr ((State::asks_ahead || ...)) {
                 p.ask_ahead(k);
                 g.ask_ahead(k);
-                (state.ask_ahead(k), ...);
             }
             const N p_k = p.template read<N>(k, count), given = g.template read<N>(k, count);
             const auto& step = pick<N>(one, many);
@@ -84,14 +83,13 @@ void dense(const Coefficients& c, Source& source, const Look& look, const Find& 
     dense<Rule, T>(c, source, look, find, std::make_index_sequence<words(Rule<T>::state_names)>{});
 }
 
-// Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. asks_ahead:
-// whether it asks the cache for what is two tiles ahead, which pays where arithmetic takes about as long as memory.
-// has_stages: whether there may be others than weight decay.
+// Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. has_stages:
+// whether there may be others than weight decay.
 
 // Numbers of the type of the arithmetic, with state of that type: all of them are one tile.
 template <class T>
 struct Memory {
-    static constexpr bool asks_ahead = false, has_stages = false;
+    static constexpr bool has_stages = false;
     std::size_t n;
     Kept<T> p, g;
 
@@ -105,7 +103,7 @@ struct Memory {
 
 // Elements begin to end of parameters and gradients in bfloat16.
 struct HalfMemory {
-    static constexpr bool asks_ahead = true, has_stages = false;
+    static constexpr bool has_stages = false;
     std::size_t begin, end;
     Halves<false> p, g;
 
@@ -145,7 +143,7 @@ inline bool has_stages(const Coefficients& c) {
 template <bool observed, class T>
 class Tiles {
 public:
-    static constexpr bool asks_ahead = true, has_stages = true;
+    static constexpr bool has_stages = true;
     static constexpr std::size_t length = observed ? long_tile : tile;
 
     Tiles(const Block& block, std::size_t begin, std::size_t end)

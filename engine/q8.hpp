@@ -175,12 +175,13 @@ struct Coding {
 template <bool nonnegative>
 class Coded {
 public:
+    static constexpr bool asks_ahead = true;  // arithmetic takes about as long as memory: elsewhere this costs
+
     Coded(const Q8& array, const Dice& dice, Coding& room)
         : array_(array), dice_(dice), unused_(room.unused), now_(room.numbers[0]), before_(room.numbers[1]) {
         std::memset(before_, 0, sizeof room.numbers[1]);
     }
 
-    void ask_ahead(std::size_t) const {}  // they are short
     void open(std::size_t start, std::size_t n) {
         codes_ = array_.codes + start;
         zero_ = zero_of<nonnegative>(array_.scales[start / block_size]);

@@ -49,9 +49,9 @@ void each_state(const Visit& visit) {
 
 // What the loop of a rule reads and changes, tile by tile, in the format in which it is stored: open() and close() are
 // called before and after each tile, finish() in the end. ask_ahead(k) asks the cache for what lies some tiles behind
-// element k.
+// element k; state that asks_ahead has this done for parameters and gradients.
 struct Simple {
-    void ask_ahead(std::size_t) const {}
+    static constexpr bool asks_ahead = false;
     void close(std::size_t, std::size_t) {}
     void finish() {}
 };
