@@ -52,7 +52,8 @@ sanitize: $(VENV)/installed-all  ## the tests that use the engine, under the san
 	nm --dynamic $$(find $(SANITIZE) -name '_engine*.so') | grep --quiet __asan_report_load
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONMALLOC=malloc $(SANITIZE)/bin/python -m pytest --capture sys -p no:cacheprovider $(ENGINE_TESTS) tests/test_optimizer.py \
-	tests/test_options.py tests/test_functional.py tests/test_torch.py tests/test_torch_programs.py tests/test_torch_options.py
+	tests/test_options.py tests/test_functional.py tests/test_q8.py tests/test_whole.py tests/test_history.py tests/test_sparse.py \
+	tests/test_torch.py tests/test_torch_programs.py tests/test_torch_options.py tests/test_torch_q8.py tests/test_torch_sparse.py
 
 wheel: $(VENV)/created  ## build the native and the pure wheel and try each in an environment of its own
 	rm -rf dist

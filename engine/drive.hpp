@@ -128,7 +128,7 @@ std::size_t to_cache_line(const T* first, std::size_t n) {
     return n < worth || inside % sizeof(T) != 0 ? 0 : (line - inside) % line / sizeof(T);
 }
 
-// Whether parameters and gradients are of a type, one after the other, and what follows a step is nothing.
+// Whether parameters and gradients are of a type and lie one after the other, and nothing follows a step.
 inline bool is_simple(const Block& block, Type type) {
     return block.p.type == type && block.g.type == type && !block.p.view && !block.g.view && !block.slots->average &&
            !block.slots->copy && !block.zero;
