@@ -14,20 +14,17 @@ template <template <class> class Rule, std::size_t... c, std::size_t... i>
     const std::size_t runs = of.runs;
     const double *const l2 = of.numbers + sizeof...(c) * runs, *const decay = l2 + runs, *const frozen = decay + runs;
     each_wide<double>(runs, [&](auto, std::size_t run, auto count) {
-        const Rule<N> rule{read_as<N>(of.numbers + c * runs + run, count)...};
-        const N l2_run = read_as<N>(l2 + run, count), decay_run = read_as<N>(decay + run, count);
+        const Step<Rule, N> step({read_as<N>(of.numbers + c * runs + run, count)...}, read_as<N>(l2 + run, count),
+                                 read_as<N>(decay + run, count), *frozen != 0);
         for (std::size_t k = run; k < of.size * runs; k += runs) {
-            const N p_k = read_as<N>(of.p + k, count);
-            N g_k = read_as<N>(of.g + k, count);
-            if (*l2 != 0) g_k = contain(g_k + l2_run * p_k, g_k);
-            N change = [&](auto... s) {
-                const N moved = rule.change(p_k, g_k, s...);
+            const N p_k = read_as<N>(of.p + k, count),
+                    g_k = step.template gradient<false>(read_as<N>(of.g + k, count), p_k);
+            const N change = [&](auto... s) {
+                const N moved = step.rule.change(p_k, g_k, s...);
                 (write_to(of.state[i] + k, s, count), ...);
-                return moved;
+                return step.frozen ? N{} : moved;
             }(read_as<N>(of.state[i] + k, count)...);
-            if (*frozen != 0) change = N{};
-            if (*decay != 0) change = change + decay_run * p_k;
-            write_to(of.p + k, p_k - change, count);
+            write_to(of.p + k, p_k - step.template finished<false>(change, p_k, g_k), count);
         }
     });
 }

@@ -146,11 +146,13 @@ public:
     static constexpr bool has_stages = true;
     static constexpr std::size_t length = observed ? long_tile : tile;
 
-    Tiles(const Block& block, std::size_t begin, std::size_t end)
+    // rated: whether the rule has effective learning rates.
+    Tiles(const Block& block, std::size_t begin, std::size_t end, bool rated)
         : block_(block),
           begin_(begin),
           end_(end),
           simple_(!observed && is_simple(block, native<T>)),
+          rated_(rated),
           factor_(static_cast<T>(block.coefficients->scale)),
           bound_(static_cast<T>(block.coefficients->clip)) {}
 
@@ -173,9 +175,7 @@ public:
         }
     }
 
-    // With rates if the rule has such.
     Watch<T> watch() { return {before_, rates_, &seen_}; }
-    void has_rates() { rated_ = true; }
 
 private:
     [[gnu::noinline]] void open(std::size_t start, std::size_t n) {
@@ -220,9 +220,8 @@ private:
 
     const Block& block_;
     const std::size_t begin_, end_;
-    const bool simple_;
+    const bool simple_, rated_;
     const T factor_, bound_;
-    bool rated_ = false;
     T *p_ = nullptr, *g_ = nullptr;
     alignas(wide_bytes) T p_tile_[length], g_tile_[length], before_[length], rates_[length];
     Seen<T> seen_;
@@ -234,8 +233,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
     const Slots& slots = *block.slots;
-    Tiles<observed, T> tiles(block, begin, end);
-    if (has_rate<Rule<T>>) tiles.has_rates();
+    Tiles<observed, T> tiles(block, begin, end, has_rate<Rule<T>>);
     if constexpr (!observed && std::is_same_v<T, float>) {
         [[maybe_unused]] Coding room[states + 1];
         const auto coded = [&](auto i) {

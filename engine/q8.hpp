@@ -26,7 +26,13 @@ inline std::uint32_t floor_of(std::uint32_t scale) {
     return scale > 0 ? (scale - 31) << 23 : 0;
 }
 
-// The numbers of codes of a block that is never negative, or may be. zero: see above.
+// The least of a block with this scale, as bits: what is added to all of its numbers, or to their magnitudes.
+template <bool nonnegative>
+std::uint32_t zero_of(std::uint32_t scale) {
+    return nonnegative ? floor_of(scale) : zero_point(scale);
+}
+
+// The numbers of codes of a block, whose zero_of is `zero`.
 template <bool nonnegative>
 [[gnu::always_inline]] inline Wide<float> decode(Bits code, std::uint32_t zero) {
     if constexpr (nonnegative) {
@@ -35,12 +41,6 @@ template <bool nonnegative>
         const Wide<float> magnitude = from_bits(((code & 0x7f) << 20) + zero) - from_bits(zero);
         return from_bits(to_bits(magnitude) | (code << 24 & 0x80000000u));
     }
-}
-
-// The least of a block with this scale, as bits: what is added to all of its numbers, or to their magnitudes.
-template <bool nonnegative>
-std::uint32_t zero_of(std::uint32_t scale) {
-    return nonnegative ? floor_of(scale) : zero_point(scale);
 }
 
 // The loops that follow are the same for all rules, and so compiled once.

@@ -37,16 +37,6 @@ constexpr bool is_nonnegative(std::size_t i) {
     }
 }
 
-// Calls visit(sign, i) for each state array of a rule; sign::value says whether it is never negative.
-template <class Rule, class Visit, std::size_t... i>
-void each_state(const Visit& visit, std::index_sequence<i...>) {
-    (visit(std::bool_constant<is_nonnegative<Rule>(i)>{}, i), ...);
-}
-template <class Rule, class Visit>
-void each_state(const Visit& visit) {
-    each_state<Rule>(visit, std::make_index_sequence<words(Rule::state_names)>{});
-}
-
 // What the loop of a rule reads and changes, tile by tile, in the format in which it is stored: open() and close() are
 // called before and after each tile, finish() in the end. ask_ahead(k) asks the cache for what lies some tiles behind
 // element k; state that asks_ahead has this done for parameters and gradients.
@@ -63,7 +53,7 @@ struct Kept : Simple {
 
     explicit Kept(T* all) : all(all), at(all) {}
 
-    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + ahead, 1); }
+    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + lookahead, 1); }
     void open(std::size_t start, std::size_t) { at = all + start; }
 
     template <class N, class Count = All>
@@ -87,7 +77,7 @@ struct Halves : Simple {
     Halves(void* all, const Dice& dice, bool at_random)
         : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random) {}
 
-    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + ahead, 1); }
+    [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + lookahead, 1); }
     void open(std::size_t start, std::size_t) {
         at = all + start;
         if (!at_random) return;

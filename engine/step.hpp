@@ -21,8 +21,8 @@ auto agrees(T change, T g) {
 template <template <class> class Rule, class N>
 struct Step {
     Rule<N> rule;
-    N scale, bound, weight, mask, factor;
-    bool clips, coupled, decoupled, frozen, cautious, shortens;
+    N scale, bound{}, weight, mask{}, factor{};
+    bool clips = false, coupled, decoupled, frozen, cautious = false, shortens = false;
 
     explicit Step(const Coefficients& c, const Whole& whole = {})
         : rule(make(c.rule, std::make_index_sequence<words(Rule<N>::coefficients)>{})),
@@ -37,6 +37,15 @@ struct Step {
           frozen(c.frozen),
           cautious(c.cautious),
           shortens(whole.factor != 1) {}
+
+    // For numbers with coefficients of their own, and no stages but weight decay.
+    Step(const Rule<N>& rule, N l2, N decay, bool frozen)
+        : rule(rule),
+          scale(all(1)),
+          weight(l2[0] != 0 ? l2 : decay),
+          coupled(l2[0] != 0),
+          decoupled(decay[0] != 0),
+          frozen(frozen) {}
 
     // The gradient as the rule gets it. has_stages: whether it may have to be clipped.
     template <bool has_stages>

@@ -14,7 +14,7 @@ constexpr std::size_t tile = 256;
 constexpr std::size_t long_tile = 1024;
 
 // How many elements ahead the cache is asked for what will be needed.
-constexpr std::size_t ahead = 512;
+constexpr std::size_t lookahead = 512;
 
 // Calls visit with a number of the type that stores a format.
 template <class Visit>
