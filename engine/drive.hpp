@@ -86,38 +86,30 @@ void dense(const Coefficients& c, Source& source, const Look& look, const Find& 
 // Where the loop has parameters and gradients from: each(visit) calls visit(start, n, p, g) for each tile. has_stages:
 // whether there may be others than weight decay.
 
-// Numbers of the type of the arithmetic, with state of that type: all of them are one tile.
-template <class T>
-struct Memory {
+// Elements begin to end of parameters and gradients where they are, `length` in each tile. Array: Kept or Halves.
+template <class Array>
+struct InPlace {
     static constexpr bool has_stages = false;
-    std::size_t n;
-    Kept<T> p, g;
-
-    Whole whole() const { return {}; }
-
-    template <class Visit>
-    [[gnu::always_inline]] void each(const Visit& visit) const {
-        visit(std::size_t{0}, n, p, g);
-    }
-};
-
-// Elements begin to end of parameters and gradients in bfloat16.
-struct HalfMemory {
-    static constexpr bool has_stages = false;
-    std::size_t begin, end;
-    Halves<false> p, g;
+    std::size_t begin, end, length;
+    Array p, g;
 
     Whole whole() const { return {}; }
 
     template <class Visit>
     [[gnu::always_inline]] void each(const Visit& visit) {
-        for (std::size_t start = begin; start < end; start += tile) {
-            p.open(start, tile);
-            g.open(start, tile);
-            visit(start, end - start < tile ? end - start : tile, p, g);
+        for (std::size_t start = begin; start < end; start += length) {
+            const std::size_t n = end - start < length ? end - start : length;
+            p.open(start, n);
+            g.open(start, n);
+            visit(start, n, p, g);
         }
     }
 };
+
+template <class T>
+InPlace<Kept<T>> in_place(const Block& block, std::size_t begin, std::size_t end, std::size_t length) {
+    return {begin, end, length, Kept<T>(static_cast<T*>(block.p.data)), Kept<T>(static_cast<T*>(block.g.data))};
+}
 
 // Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
 // them alike, so every wide load and store would touch two lines; small arrays are not worth the detour.
@@ -243,14 +235,19 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             return Halves<true>(slots.state[i], dice_of(block, i + 1), block.stochastic);
         };
         if (is_simple(block, Type::bfloat16) && !has_stages(c)) {
-            HalfMemory memory{begin,
-                              end,
-                              {block.p.data, dice_of(block, 0), block.stochastic},
-                              {block.g.data, dice_of(block, 0), false}};
+            InPlace<Halves<false>> memory{begin,
+                                          end,
+                                          tile,
+                                          {block.p.data, dice_of(block, 0), block.stochastic},
+                                          {block.g.data, dice_of(block, 0), false}};
             const auto kept = [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); };
             if (slots.state_type == Type::q8) return dense<Rule, T>(c, memory, Unseen{}, coded);
             if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, memory, Unseen{}, halves);
             return dense<Rule, T>(c, memory, Unseen{}, kept);
+        }
+        if (is_simple(block, Type::float32) && !has_stages(c) && slots.state_type == Type::q8) {
+            auto memory = in_place<T>(block, begin, end, tile);
+            return dense<Rule, T>(c, memory, Unseen{}, coded);
         }
         if (slots.state_type == Type::q8) return dense<Rule, T>(c, tiles, Unseen{}, coded);
         if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, tiles, Unseen{}, halves);
@@ -274,15 +271,14 @@ void drive(const Block& block, std::size_t begin, std::size_t end) {
     if (block.statistics) return drive_tiles<Rule, true, T>(block, begin, end);
     if (!is_simple(block, native<T>) || has_stages(*block.coefficients) || slots.state_type != native<T>)
         return drive_tiles<Rule, false, T>(block, begin, end);
-    const auto step = [&](std::size_t start, std::size_t n) {
-        Memory<T> memory{n, Kept<T>(static_cast<T*>(block.p.data) + start),
-                         Kept<T>(static_cast<T*>(block.g.data) + start)};
+    const auto step = [&](std::size_t from, std::size_t to) {
+        auto memory = in_place<T>(block, from, to, to - from);
         dense<Rule, T>(*block.coefficients, memory, Unseen{},
-                       [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i]) + start); });
+                       [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); });
     };
     const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
-    if (head > 0) step(begin, head);
-    step(begin + head, end - begin - head);
+    if (head > 0) step(begin, begin + head);
+    step(begin + head, end);
 }
 
 // Steps the rows of a table that elements begin to end of a block are, each as an array of its own.

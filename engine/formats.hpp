@@ -157,9 +157,8 @@ inline void narrow_eight(const float* from, Float16* to) {
 // Random numbers of 32 bits, of which the upper ones are to be used: each differs from the one before by the same.
 class Randoms {
 public:
-    Randoms(std::uint32_t first, std::uint32_t stride) : first_(first), stride_(stride) {
-        for (std::size_t i = 0; i < width<float>; ++i) steps_[i] = static_cast<std::uint32_t>(i) * stride;
-    }
+    Randoms(std::uint32_t first, std::uint32_t stride)
+        : first_(first), stride_(stride), steps_(counted(std::make_index_sequence<width<float>>{}) * stride) {}
 
     // That of element k, or of as many as there are bits from there on.
     template <class B>
@@ -173,8 +172,28 @@ public:
     }
 
 private:
+    template <std::size_t... i>
+    static Bits counted(std::index_sequence<i...>) {
+        return Bits{i...};
+    }
+
     std::uint32_t first_, stride_;
     Bits steps_;
+};
+
+// Those of a block in order, as many at a time as are wide.
+class Deal {
+public:
+    Deal(const Randoms& randoms) : next_(randoms.at<Bits>(0)), step_(randoms.at<Bits>(width<float>) - next_) {}
+
+    [[gnu::always_inline]] Bits operator()() {
+        const Bits dealt = next_;
+        next_ += step_;
+        return dealt;
+    }
+
+private:
+    Bits next_, step_;
 };
 
 // The random numbers of the elements of one array in one step: multiply-shift within a block, pairwise independent.

@@ -111,41 +111,33 @@ template <bool nonnegative>
 template <bool nonnegative>
 class Encoder {
 public:
-    Encoder(const float* from, std::uint32_t scale, const Randoms& randoms, std::uint8_t* to)
-        : Encoder(from, scale, randoms.at<Bits>(0), randoms.at<Bits>(width<float>) - randoms.at<Bits>(0), to) {}
+    Encoder(std::uint32_t scale, Deal deal) : zero_(Bits{} + zero_of<nonnegative>(scale)), deal_(deal) {}
 
-    // random, step: the random numbers of the first ones, and by how much the next ones differ.
-    Encoder(const float* from, std::uint32_t scale, Bits random, Bits step, std::uint8_t* to)
-        : from_(from), to_(to), zero_(zero_of<nonnegative>(scale)), random_(random), step_(step) {}
-
-    [[gnu::always_inline]] void next(std::size_t k) {
-        const Bits bits = read_as<Bits>(from_ + k), rounding = (random_ >> 12) - zero_;
-        random_ += step_;
+    [[gnu::always_inline]] void next(const float* from, std::uint8_t* to) {
+        const Bits bits = read_as<Bits>(from), rounding = (deal_() >> 12) - zero_;
         if constexpr (nonnegative) {
             const auto sum = reinterpret_cast<Wide<std::int32_t>>(bits + rounding);
-            write_short(to_ + k, reinterpret_cast<Bits>(sum > 0 ? sum : 0) >> 20);
+            write_short(to, reinterpret_cast<Bits>(sum > 0 ? sum : 0) >> 20);
         } else {
-            const Bits shifted = to_bits(from_bits(bits & 0x7fffffffu) + from_bits(Bits{} + zero_));
-            write_short(to_ + k, (shifted + rounding) >> 20 | (bits >> 24 & 0x80));
+            const Bits shifted = to_bits(from_bits(bits & 0x7fffffffu) + from_bits(zero_));
+            write_short(to, (shifted + rounding) >> 20 | (bits >> 24 & 0x80));
         }
     }
 
 private:
-    const float* from_;
-    std::uint8_t* to_;
-    std::uint32_t zero_;
-    Bits random_, step_;
+    Bits zero_;
+    Deal deal_;
 };
 
 template <bool nonnegative>
-[[gnu::noinline]] void encode(const float* from, std::uint32_t scale, const Randoms& randoms, std::uint8_t* to) {
-    Encoder<nonnegative> encoder(from, scale, randoms, to);
-    for (std::size_t k = 0; k < block_size; k += width<float>) encoder.next(k);
+[[gnu::noinline]] void encode(const float* from, std::uint32_t scale, Deal deal, std::uint8_t* to) {
+    Encoder<nonnegative> encoder(scale, deal);
+    for (std::size_t k = 0; k < block_size; k += width<float>) encoder.next(from + k, to + k);
 }
 
 // Reads elements begin to begin + n, of one block.
 template <bool nonnegative>
-[[gnu::noinline]] void load(const Q8& from, std::size_t begin, std::size_t n, float* to) {
+[[gnu::noinline]] void load(Q8 from, std::size_t begin, std::size_t n, float* to) {
     const std::uint32_t zero = zero_of<nonnegative>(from.scales[begin / block_size]);
     each_wide<float>(n, [&](auto, std::size_t k, auto count) {
         write_to(to + k, decode<nonnegative>(read_short(from.codes + begin + k, count), zero), count);
@@ -155,7 +147,7 @@ template <bool nonnegative>
 // Writes them, rounded at random. x has room for a whole block: what there is no room for in the format is replaced,
 // and what is beyond the elements.
 template <bool nonnegative>
-[[gnu::noinline]] void store(float* x, const Q8& to, std::size_t begin, std::size_t n, const Dice& dice) {
+[[gnu::noinline]] void store(float* x, Q8 to, std::size_t begin, std::size_t n, Dice dice) {
     std::uint8_t codes[block_size];
     std::memset(x + n, 0, (block_size - n) * sizeof(float));
     const std::uint32_t scale = fit<nonnegative>(x);
@@ -164,9 +156,9 @@ template <bool nonnegative>
     std::memcpy(to.codes + begin, codes, n);
 }
 
-// Room for what is on its way from and to a state array.
+// Room for the numbers of two blocks of a state array, which take turns, and for codes that nobody needs.
 struct Coding {
-    alignas(wide_bytes) float numbers[2][block_size];
+    alignas(wide_bytes) float numbers[2 * block_size] = {};
     std::uint8_t unused[block_size];
 };
 
@@ -177,18 +169,15 @@ class Coded {
 public:
     static constexpr bool asks_ahead = true;  // arithmetic takes about as long as memory: elsewhere this costs
 
-    Coded(const Q8& array, const Dice& dice, Coding& room)
-        : array_(array), dice_(dice), unused_(room.unused), now_(room.numbers[0]), before_(room.numbers[1]) {
-        std::memset(before_, 0, sizeof room.numbers[1]);
-    }
+    Coded(Q8 array, Dice dice, Coding& room)
+        : array_(array), dice_(dice), numbers_(room.numbers), unused_(room.unused) {}
 
     void open(std::size_t start, std::size_t n) {
+        if (n < block_size) finish();  // its loop is too short
         codes_ = array_.codes + start;
         zero_ = zero_of<nonnegative>(array_.scales[start / block_size]);
-        const Randoms randoms = dice_.block(start);
-        random_ = randoms.at<Bits>(0);
-        step_ = randoms.at<Bits>(width<float>) - random_;
-        if (n < block_size) finish();  // its loop is too short
+        deal_ = dice_.block(start);
+        now_ = start % (2 * block_size);
     }
 
     template <class N, class Count = All>
@@ -198,33 +187,29 @@ public:
 
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) {
-        write_to(now_ + k, x, count);
+        write_to(numbers_ + now_ + k, x, count);
         if constexpr (std::is_same_v<Count, All>) {
             const Bits bits = to_bits(x) & magnitude;
             most_ = bits > most_ ? bits : most_;
-            encoder_.next(k);
+            encoder_.next(numbers_ + (block_size - now_) + k, before_ + k);
         }
     }
 
     void close(std::size_t start, std::size_t n) {
-        if (n < block_size) return store<nonnegative>(now_, array_, start, n, dice_);
+        float* const numbers = numbers_ + now_;
+        if (n < block_size) return store<nonnegative>(numbers, array_, start, n, dice_);
         const std::uint32_t most = largest_of(most_);
-        scale_ = most > most_bits<nonnegative> ? fit<nonnegative>(now_) : scale_for<nonnegative>(most);
+        scale_ = most > most_bits<nonnegative> ? fit<nonnegative>(numbers) : scale_for<nonnegative>(most);
         array_.scales[start / block_size] = static_cast<std::uint8_t>(scale_);
-        last_ = start;
-        waiting_ = true;
-        encoder_ = {now_, scale_, random_, step_, codes_};
-        float* const next = before_;
-        before_ = now_;
-        now_ = next;
+        encoder_ = {scale_, deal_};
+        before_ = codes_;
         most_ = Bits{};
     }
 
     // Makes the codes that are still to be made.
     void finish() {
-        if (waiting_) encode<nonnegative>(before_, scale_, dice_.block(last_), array_.codes + last_);
-        waiting_ = false;
-        encoder_ = {before_, 0, Randoms(0, 0), unused_};
+        if (before_ != unused_) encode<nonnegative>(numbers_ + now_, scale_, deal_, before_);
+        before_ = unused_;
     }
 
 private:
@@ -232,13 +217,13 @@ private:
 
     Q8 array_;
     Dice dice_;
-    std::uint8_t *unused_, *codes_ = nullptr;
-    float *now_, *before_;
+    float* numbers_;
+    std::uint8_t *unused_, *codes_ = nullptr, *before_ = unused_;
     std::uint32_t zero_ = 0, scale_ = 0;
-    std::size_t last_ = 0;
-    bool waiting_ = false;
-    Bits most_{}, random_{}, step_{};
-    Encoder<nonnegative> encoder_{before_, 0, Randoms(0, 0), unused_};
+    std::size_t now_ = 0;
+    Deal deal_{Randoms(0, 0)};
+    Bits most_{};
+    Encoder<nonnegative> encoder_{0, deal_};
 };
 
 }  // namespace adamas::ADAMAS_ISA

@@ -29,18 +29,16 @@ struct Number {
     friend T operator+(T a, Number b) { return a + b.value; }
 };
 
-struct Flag {
-    bool value;
-    Flag(double x) : value(x != 0) {}
-    Flag(const Wide<double>& x) : value(x[0] != 0) {}
-    operator bool() const { return value; }
+struct Flag : Condition {
+    Flag(double x) : Condition(x != 0) {}
+    Flag(const Wide<double>& x) : Condition(x[0] != 0) {}
 };
 
 // The decay of a running average, as `lerp` needs it.
 template <class T>
 struct Average {
     T beta, w;
-    bool slow;
+    Condition slow;
     Average(double x)
         : beta(all<T>(static_cast<One<T>>(x))), w(all<T>(static_cast<One<T>>(1 - x))), slow(1 - x < 0.5) {}
     Average(const T& x)

@@ -71,19 +71,16 @@ template <bool saturates>
 struct Halves : Simple {
     BFloat16 *all, *at;
     Dice dice;
-    bool at_random;
-    Bits random{}, step{};
+    Condition at_random;
+    Deal deal;
 
     Halves(void* all, const Dice& dice, bool at_random)
-        : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random) {}
+        : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random), deal(Randoms(0, 0)) {}
 
     [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + lookahead, 1); }
     void open(std::size_t start, std::size_t) {
         at = all + start;
-        if (!at_random) return;
-        const Randoms randoms = dice.block(start);
-        random = randoms.at<Bits>(0);
-        step = randoms.at<Bits>(width<float>) - random;
+        if (at_random) deal = dice.block(start);
     }
 
     template <class N, class Count = All>
@@ -92,8 +89,7 @@ struct Halves : Simple {
     }
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) {
-        const Bits increment = at_random ? random >> 16 : nearest(x);
-        random += step;
+        const Bits increment = at_random ? deal() >> 16 : nearest(x);
         write_short(&at[k].bits, round_to_bfloat16<saturates>(x, increment), count);
     }
 };

@@ -22,7 +22,7 @@ template <template <class> class Rule, class N>
 struct Step {
     Rule<N> rule;
     N scale, bound{}, weight, mask{}, factor{};
-    bool clips = false, coupled, decoupled, frozen, cautious = false, shortens = false;
+    Condition clips = false, coupled, decoupled, frozen, cautious = false, shortens = false;
 
     explicit Step(const Coefficients& c, const Whole& whole = {})
         : rule(make(c.rule, std::make_index_sequence<words(Rule<N>::coefficients)>{})),

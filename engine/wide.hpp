@@ -118,6 +118,17 @@ template <class N, class T>
 }
 #endif
 
+// A condition that is asked for again and again: the compiler would sooner repeat, in each iteration of a loop, the
+// comparison of numbers that it came from.
+class Condition {
+public:
+    Condition(bool holds) : holds_(holds) { __asm__("" : "+r"(holds_)); }
+    operator bool() const { return holds_; }
+
+private:
+    bool holds_;
+};
+
 // Returns what is for a number, or for as many as are wide.
 template <class N, class A, class B>
 [[gnu::always_inline]] inline const auto& pick(const A& one, const B& many) {
@@ -326,7 +337,8 @@ template <class S>
 #endif
 [[gnu::always_inline]] inline void write_short(std::uint8_t* to, Bits x) {
 #ifdef __AVX512F__
-    write_to(to, _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x)));
+    const __m128i narrow = _mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(x));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), narrow);
 #elif defined __AVX2__
     const __m256i both = reinterpret_cast<__m256i>(x);
     const __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
@@ -337,7 +349,8 @@ template <class S>
 }
 [[gnu::always_inline]] inline void write_short(std::uint16_t* to, Bits x, All = {}) {
 #ifdef __AVX512F__
-    write_to(to, _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x)));
+    const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xFFFF, reinterpret_cast<__m512i>(x));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), narrow);
 #elif defined __AVX2__
     const __m256i both = reinterpret_cast<__m256i>(x);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
