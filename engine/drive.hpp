@@ -12,10 +12,10 @@ namespace adamas::ADAMAS_ISA {
 // A step that nobody looks at.
 struct Unseen {};
 
-// One that is looked at. before, rates: where the parameters go as they were, and the effective learning rates.
+// One that is looked at. before: where the parameters go as they were.
 template <class T>
 struct Watch {
-    T *before, *rates;
+    T* before;
     Seen<T>* seen;
 };
 
@@ -48,21 +48,15 @@ template <template <class> class Rule, class T, class Source, class Look, class.
             p.write(k, p_next, count);
             if constexpr (looks) {
                 write_to(look.before + k, p_k);
-                if constexpr (rated) write_to(look.rates + k, rate);
                 look_at(given, p_k, p_next, rate);
             }
         };
         (state.open(start, n), ...);
         if constexpr (looks) {
-            Seen<T> seen;  // which lives in registers too
-            const auto see = [&](Seen<T>& by, auto place) {
-                return [&, place](auto... numbers) { by.template add<rated>(place, numbers...); };
-            };
-            const std::size_t grouped = n - n % sum_lanes;
-            each_in_groups<T, sum_lanes>(
-                grouped, [&](auto number, std::size_t k, auto place) { step_at(number, k, All{}, see(seen, place)); });
-            *look.seen = seen;
-            for (std::size_t k = grouped; k < n; ++k) step_at(T{}, k, All{}, see(*look.seen, k - grouped));
+            *look.seen = {};
+            add_all<T>(*look.seen, n, 0, [&](Seen<T>& seen, auto number, std::size_t k, auto place) {
+                step_at(number, k, All{}, [&](auto... numbers) { seen.template add<rated>(place, numbers...); });
+            });
         } else {
             each_wide<T>(n, [&](auto number, std::size_t k, auto count) { step_at(number, k, count, nullptr); });
         }
@@ -138,15 +132,12 @@ public:
     static constexpr bool has_stages = true;
     static constexpr std::size_t length = observed ? long_tile : tile;
 
-    // rated: whether the rule has effective learning rates.
-    Tiles(const Block& block, std::size_t begin, std::size_t end, bool rated)
+    Tiles(const Block& block, std::size_t begin, std::size_t end)
         : block_(block),
           begin_(begin),
           end_(end),
           simple_(!observed && is_simple(block, native<T>)),
-          rated_(rated),
-          factor_(static_cast<T>(block.coefficients->scale)),
-          bound_(static_cast<T>(block.coefficients->clip)) {}
+          rounds_(block.p.type != native<T>) {}
 
     // What the stages that look at the whole array multiply changes by; its sums are known.
     Whole whole() const { return block_.whole; }
@@ -167,7 +158,7 @@ public:
         }
     }
 
-    Watch<T> watch() { return {before_, rates_, &seen_}; }
+    Watch<T> watch() { return {before_, &seen_}; }
 
 private:
     [[gnu::noinline]] void open(std::size_t start, std::size_t n) {
@@ -179,11 +170,11 @@ private:
     [[gnu::noinline]] void close(std::size_t start, std::size_t n) {
         const Coefficients& c = *block_.coefficients;
         const Slots& slots = *block_.slots;
-        if (block_.p.type != native<T> || block_.p.view) {
+        if (rounds_ || block_.p.view) {
             const Dice dice(c.key, slots.first, 0);
             store<false>(p_, block_.p, start, n, block_.stochastic ? &dice : nullptr);
             const bool is_seen = observed || slots.average || slots.copy;
-            if (is_seen && block_.p.type != native<T>) load(block_.p, start, n, p_);  // as it is
+            if (is_seen && rounds_) load(block_.p, start, n, p_);  // as it is
         }
         if (slots.average) {
             const Average<T> ema(c.ema);
@@ -197,25 +188,23 @@ private:
     }
 
     void observe(std::size_t start, std::size_t n) {
-        if (block_.p.type != native<T>) {  // not seen as it was rounded
-            seen_ = {};
-            if (rated_) {
-                seen_.template add_all<true>(n, g_, before_, p_, rates_);
-            } else {
-                seen_.template add_all<false>(n, g_, before_, p_, rates_);
-            }
-        }
-        observer_.add(seen_, n, g_, before_, p_, rated_ ? rates_ : nullptr, factor_, bound_);
+        const T scale = static_cast<T>(block_.coefficients->scale), clip = static_cast<T>(block_.coefficients->clip);
+        Statistics& to = block_.statistics[start / sum_block];
+        if (rounds_) seen_.replace_params(n, before_, p_);  // which were not seen as they were rounded
+        if (!observer_.add(seen_, n, g_, before_, p_) || std::is_same_v<T, double>)
+            for (std::size_t k = 0; k < n; ++k) to.nonfinite += !(abs(g_[k]) <= std::numeric_limits<T>::max());
+        if (clip < std::numeric_limits<T>::infinity())
+            for (std::size_t k = 0; k < n; ++k) to.clipped += abs(scale * g_[k]) > clip;
         const std::size_t next = start + n;
-        if (next % sum_block == 0 || next == block_.size) observer_.finish(block_.statistics[start / sum_block]);
+        if (next % sum_block == 0 || next == block_.size) observer_.finish(to);
     }
 
     const Block& block_;
     const std::size_t begin_, end_;
-    const bool simple_, rated_;
-    const T factor_, bound_;
+    const bool simple_;
+    const bool rounds_;  // the parameters, when it stores them
     T *p_ = nullptr, *g_ = nullptr;
-    alignas(wide_bytes) T p_tile_[length], g_tile_[length], before_[length], rates_[length];
+    alignas(wide_bytes) T p_tile_[length], g_tile_[length], before_[length];
     Seen<T> seen_;
     Observer<T> observer_;
 };
@@ -225,7 +214,7 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
     constexpr std::size_t states = words(Rule<T>::state_names);
     const Coefficients& c = *block.coefficients;
     const Slots& slots = *block.slots;
-    Tiles<observed, T> tiles(block, begin, end, has_rate<Rule<T>>);
+    Tiles<observed, T> tiles(block, begin, end);
     if constexpr (!observed && std::is_same_v<T, float>) {
         [[maybe_unused]] Coding room[states + 1];
         const auto coded = [&](auto i) {

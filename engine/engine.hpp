@@ -76,11 +76,7 @@ struct Slots {
 };
 
 // A sum is made of blocks of so many elements, wherever these lie: in each, so many partial sums.
-inline constexpr std::size_t sum_block = 4096, sum_lanes = 32;
-
-// Where the greatest of the partial sums of squares of a tile is less, float is not enough: what is lost of squares
-// below 2**-126 is nothing beside more than this.
-inline constexpr double least_squares = 0x1p-90;
+inline constexpr std::size_t sum_block = 4096, sum_lanes = 16;
 
 // Adds partial sums pairwise.
 ADAMAS_INLINE double fold(double* lanes) {

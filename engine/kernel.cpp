@@ -2,6 +2,7 @@
 #include "columns.hpp"
 #include "drive.hpp"
 #include "lapse.hpp"
+#include "norm.hpp"
 
 namespace adamas::ADAMAS_ISA {
 

@@ -1,6 +1,6 @@
 """The global norm of gradients, whose bits do not depend on how they are cut into arrays; the engine returns the same.
 
-Their squares are summed in float64 in blocks of 4,096, wherever an array ends: 32 sums each, added pairwise.
+Their squares are summed in float64 in blocks of 4,096, wherever an array ends: 16 sums each, added pairwise.
 """
 
 import math

@@ -17,8 +17,9 @@ class Statistics(NamedTuple):
 
     array: its place. size: real numbers. grad_squares: the sum of the squares of its gradients as they were given;
     param_squares, change_squares: of the parameters after the step, and of their changes. rates: the sum of the
-    effective learning rates; least_rate, most_rate: NaN aside (infinity and -infinity if the rule has no such rate).
-    nonfinite: how many gradients are not finite. clipped: how many were cut by clip_value.
+    effective learning rates, infinite if it is too large for the type of the arithmetic; least_rate, most_rate: NaN
+    aside (infinity and -infinity if the rule has no such rate). nonfinite: how many gradients are not finite. clipped:
+    how many were cut by clip_value.
     """
 
     array: int
@@ -42,29 +43,32 @@ def observe(
     format. All flat, not empty, of the namespace xp and of the type of the arithmetic.
     """
     before, after = p
-    g2, p2, change2 = (_total(xp, x * x, x, LEAST_SQUARES) for x in (g, after, after - before))
+    g2, p2, change2 = (_sum_of_squares(xp, x) for x in (g, after, after - before))
     rates, least, most = 0.0, math.inf, -math.inf
     if rule.rate is not None:
         rate = rule.rate(xp, c, *state)
-        rates, known = _total(xp, rate, None, -math.inf), rate[~xp.isnan(rate)]
+        rates, known = _total(xp, _in_tiles(xp, rate)), rate[~xp.isnan(rate)]
         if len(known):
             least, most = float(known.min()), float(known.max())
     nonfinite, clipped = int((~(abs(g) <= largest(xp, g))).sum()), int((abs(c.scale * g) > c.clip).sum())
     return Statistics(array, len(g), g2, p2, change2, rates, least, most, nonfinite, clipped)
 
 
-def _total(xp: Any, terms: Any, roots: Any, least: float) -> float:
-    """Return the sum of terms, which are the squares of roots if there are such.
+def _sum_of_squares(xp: Any, x: Any) -> float:
+    """Return the sum of the squares of x: tiles are added in its type, or in float64 where that is not enough."""
+    lanes, exact = _in_tiles(xp, x * x), xp.asarray(x, dtype=xp.float64)
+    right = (abs(lanes) <= largest(xp, lanes)).all(1) & (lanes >= LEAST_SQUARES).any(1)
+    return _total(xp, xp.where(right[:, None], xp.asarray(lanes, dtype=xp.float64), _in_tiles(xp, exact * exact)))
 
-    Tiles of 1,024 are added in the type of the terms, as 32 partial sums, or in float64 where one of those is not
-    finite or none is at least `least`; then all in float64, in blocks of 4,096 whose partial sums are added pairwise.
-    """
-    lanes = _added(_cut(xp, terms, (TILE // LANES, LANES)))
-    exact = xp.asarray(terms if roots is None else roots, dtype=xp.float64)
-    exact = _added(_cut(xp, exact if roots is None else exact * exact, (TILE // LANES, LANES)))
-    right = (abs(lanes) <= largest(xp, lanes)).all(1) & (lanes >= least).any(1)
-    lanes = xp.where(right[:, None], xp.asarray(lanes, dtype=xp.float64), exact)
-    return total_of(_added(_cut(xp, lanes, (BLOCK // TILE, LANES))))
+
+def _in_tiles(xp: Any, x: Any) -> Any:
+    """Return 16 partial sums of each 1,024 numbers, in their type."""
+    return _added(_cut(xp, x, (TILE // LANES, LANES)))
+
+
+def _total(xp: Any, lanes: Any) -> float:
+    """Return the sum of the partial sums of tiles, in float64: in blocks of 4,096 elements first, as `total` does."""
+    return total_of(_added(_cut(xp, xp.asarray(lanes, dtype=xp.float64), (BLOCK // TILE, LANES))))
 
 
 def _cut(xp: Any, x: Any, shape: tuple[int, int]) -> Any:

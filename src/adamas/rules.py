@@ -172,13 +172,13 @@ def ratio(xp: Any, a: Any, b: Any) -> Any:
     return a / xp.where(b == 0, math.inf, b)
 
 
-BLOCK, LANES = 4096, 32
+BLOCK, LANES = 4096, 16
 
 
 def total(xp: Any, x: Any) -> float:
     """Return the sum of all numbers of x, which is in float64.
 
-    In blocks of 4,096, as 32 partial sums each; so the engine returns the same bits, however many threads it uses.
+    In blocks of 4,096, as 16 partial sums each; so the engine returns the same bits, however many threads it uses.
     """
     if xp is scalars:
         return float(x)
