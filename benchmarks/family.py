@@ -1,14 +1,13 @@
-"""Rows about every rule: beside a loop that moves the same bytes, and beside who else steps it."""
+"""Rows about every rule: beside what memory allows it, and beside who else steps it."""
 
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 
 import adamas
 from adamas.rules import RULES
-from benchmarks.peers import parameters, stream
+from benchmarks.peers import ours, parameters, stream
 from benchmarks.timing import Work
 from benchmarks.work import Row, arrays
 
@@ -27,24 +26,19 @@ def bytes_of(name: str) -> int:
     return 12 + 2 * states + (8 + states if rule.trust_ratio else 0)  # and a first pass that only reads
 
 
-def ours(name: str) -> Work:
-    """Return the steps of a rule."""
-    (p,), (g,) = arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)
-    opt = getattr(adamas, name)()
-    return lambda run: opt.update(p, g)
-
-
 def beside_stream(name: str) -> tuple[Work, Work]:
-    """Return the steps of a rule, and a loop that moves 28 bytes per parameter."""
+    """Return the steps of a rule, and what memory allows them."""
     params, grads = arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)
-    return ours(name), stream(params, grads, [(np.zeros_like(params[0]), np.zeros_like(params[0]))])
+    own, states = ours(params, grads, getattr(adamas, name)())
+    return own, stream(params, grads, states, first=["p", "g", "state"] if RULES[name].trust_ratio else [])
 
 
 def beside(name: str, cls: Any) -> tuple[Work, Work]:
     """Return the steps of a rule, and those of a class of PyTorch optimizers."""
     optimizer = cls(parameters(arrays([(SIZE,)], 0), arrays([(SIZE,)], 1)), lr=1e-3)
     getattr(optimizer, "train", lambda: None)()  # of schedule-free ones
-    return ours(name), lambda run: optimizer.step()
+    own, _ = ours(arrays([(SIZE,)], 0), arrays([(SIZE,)], 1), getattr(adamas, name)())
+    return own, lambda run: optimizer.step()
 
 
 def beside_library(name: str) -> tuple[Work, Work]:
@@ -56,8 +50,7 @@ def beside_library(name: str) -> tuple[Work, Work]:
 def rows() -> list[Row]:
     """Return the rows of all rules; of those that torch lacks only if there is whom to compare with."""
     made = [
-        Row(f"30M: {name}", f"stream of {bytes_of(name)} bytes", lambda name=name: beside_stream(name), 1 / 1.05, 15,
-            bytes_of(name) / 28)
+        Row(f"30M: {name}", f"stream of {bytes_of(name)} bytes", lambda name=name: beside_stream(name), 1 / 1.05, 15)
         for name in RULES
     ]  # fmt: skip
     made += [

@@ -11,11 +11,10 @@ import torch
 
 import adamas
 from adamas import _native
-from adamas.rules import Stages
 from benchmarks.timing import Work
 
 Arrays = Sequence[Any]
-States = Sequence[tuple[Any, Any]]
+States = Sequence[tuple[Any, ...]]
 RATE, BETAS, EPSILON, DECAY = 1e-3, (0.9, 0.999), 1e-8, 0.01
 """What AdamW defaults to in adamas and torch."""
 
@@ -32,28 +31,29 @@ class Peer(NamedTuple):
     most: int = 1_000_000  # arrays in one call: more take minutes, some of them to compile
 
 
-def ours(params: Arrays, grads: Arrays, **options: Any) -> tuple[Work, States]:
-    """Return our steps, and the arrays of state that they use."""
-    opt, params, grads = adamas.AdamW(**options), list(params), list(grads)
+def ours(params: Arrays, grads: Arrays, opt: Any = None, **options: Any) -> tuple[Work, States]:
+    """Return our steps, of AdamW with some options unless an optimizer is given, and the arrays that they remember."""
+    opt, params, grads = opt or adamas.AdamW(**options), list(params), list(grads)
     opt.update(params, grads)
     return lambda run: opt.update(params, grads), list(opt._memory.states().values())
 
 
-def stream(params: Arrays, grads: Arrays, states: States) -> Work:
-    """Return the engine's loop with next to no arithmetic: what memory allows.
+def stream(params: Arrays, grads: Arrays, states: States, clears: bool = False, first: Sequence[str] = ()) -> Work:
+    """Return what memory allows: the reads and writes of a step, in passes over memory without arithmetic.
 
-    It swaps m and v, so it must run an even number of times.
+    clears: whether the gradients are written too. first: what a pass before reads, of "p", "g" and "state".
     """
-    params, grads = list(params), list(grads)
-    segments = [(0, p, tuple(state), False) for p, state in zip(params, states, strict=True)]
-    plan, t = _native.engine.Plan("Stream", segments, None, 0, (False, False, False, False, 0)), 0
-
-    def step(run: int) -> None:
-        nonlocal t
-        t += 1
-        plan.run(params, grads, ({},), (Stages(),), t, None)
-
-    return step
+    whole = [
+        [("p", p, True), ("g", g, clears), *(("state", x, True) for x in state)]
+        for p, g, state in zip(params, grads, states, strict=True)
+    ]
+    before = [[(kind, x, False) for kind, x, _ in group if kind in first] for group in whole]
+    passes = [
+        [[(x.reshape(-1).view(np.uint8), written) for _, x, written in group] for group in groups]
+        for groups in ([before, whole] if first else [whole])
+    ]
+    traffic = _native.engine.Traffic(passes)
+    return lambda run: traffic.run()
 
 
 def numpy(params: Arrays, grads: Arrays, states: States) -> Work:

@@ -50,7 +50,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, 
 def compare(ours: Work, peer: Work, pairs: int, least: int = 2) -> Ratio:
     """Run both in turn, ours first in every other pair, after two pairs that do not count.
 
-    least: how often each is repeated in a run at least, an even number; more leave each the caches to itself.
+    least: how often each is repeated in a run at least; more leave each the caches to itself.
     """
     sides = [(ours, max(least, _repeats(ours)[0])), (peer, max(least, _repeats(peer)[0]))]
     pairs = min(pairs, max(9, int(PATIENCE / (_repeats(peer)[1] * sides[1][1]))))
@@ -68,9 +68,9 @@ def compare(ours: Work, peer: Work, pairs: int, least: int = 2) -> Ratio:
 
 
 def _repeats(work: Work) -> tuple[int, float]:
-    """Return how often to repeat work, an even number (see `stream`), and the seconds that it takes."""
+    """Return how often to repeat work, and the seconds that it takes."""
     work(0)
     start = time.perf_counter()
     work(1)
     seconds = time.perf_counter() - start
-    return 2 * max(1, math.ceil(LEAST / 2 / seconds)), seconds
+    return math.ceil(LEAST / seconds), seconds

@@ -32,7 +32,7 @@ GPT2_SMALL: list[tuple[int, ...]] = [(50257, 768), (1024, 768), *(12 * LAYER), (
 class Row(NamedTuple):
     """A comparison: `make` returns our work and the peer's.
 
-    factor: what the peer's time is multiplied by. least: the steps in a row, at least. package: what the peer needs.
+    least: the steps in a row, at least. package: what the peer needs.
     """
 
     work: str
@@ -40,15 +40,12 @@ class Row(NamedTuple):
     make: Callable[[], tuple[Work, Work]]
     expected: float
     pairs: int = 30
-    factor: float = 1.0
     quick: bool = False
     least: int = 2
     package: str = "torch"
 
     def measured(self, pairs: int | None = None) -> Ratio:
-        ratio = compare(*self.make(), pairs or self.pairs, self.least)
-        scaled = (x * self.factor for x in (ratio.median, ratio.low, ratio.high))
-        return Ratio(*scaled, ratio.ours, ratio.peer * self.factor)
+        return compare(*self.make(), pairs or self.pairs, self.least)
 
 
 def arrays(shapes: list[tuple[int, ...]], seed: int) -> list[Any]:
@@ -60,11 +57,10 @@ def arrays(shapes: list[tuple[int, ...]], seed: int) -> list[Any]:
 
 
 def beside_stream(n: int, **options: Any) -> tuple[Work, Work]:
-    """Return our steps with some options, and the stream of 28 bytes per parameter of the same arrays."""
+    """Return our steps with some options, and what memory allows them."""
     params, grads = arrays([(n,)], 0), arrays([(n,)], 1)
     own, states = ours(params, grads, **options)
-    moments = [tuple(m[:n].astype(np.float32) for m in state[:2]) for state in states]  # n: q8 has scales behind
-    return own, stream(params, grads, moments)
+    return own, stream(params, grads, states, "zero_grads" in options, ["g"] if "clip_norm" in options else [])
 
 
 def fused(params: Arrays, grads: Arrays) -> tuple[list[Any], torch.optim.Optimizer]:
@@ -277,14 +273,13 @@ TAIL = "100M: clip, step, average, zero"
 ROWS = [
     Row(TAIL, "torch: the same in calls", lambda: tail(BIG), 1.7, 15),
     Row(TAIL, "stream of 44 bytes",
-        lambda: beside_stream(BIG, clip_norm=1.0, ema=0.999, zero_grads=True), 0.9, 15, 44 / 28),
+        lambda: beside_stream(BIG, clip_norm=1.0, ema=0.999, zero_grads=True), 0.9, 15),
     Row("100M: bfloat16 state", "torch fused, float32", lambda: state_format(BIG, "bfloat16"), 1.15, 15),
-    Row("100M: bfloat16 state", "stream of 20 bytes", lambda: beside_stream(BIG, state_format="bfloat16"), 0.9, 15,
-        20 / 28),
+    Row("100M: bfloat16 state", "stream of 20 bytes", lambda: beside_stream(BIG, state_format="bfloat16"), 0.9, 15),
     Row("100M: bfloat16 state, at random", "torch fused, float32",
         lambda: state_format(BIG, "bfloat16", stochastic_rounding=True), 0.9, 15),
     Row("100M: q8 state", "torch fused, float32", lambda: state_format(BIG, "q8"), 1.4, 15),
-    Row("100M: q8 state", "stream of 16 bytes", lambda: beside_stream(BIG, state_format="q8"), 0.8, 15, 16 / 28),
+    Row("100M: q8 state", "stream of 16 bytes", lambda: beside_stream(BIG, state_format="q8"), 0.8, 15),
     Row("100M: q8 state, bfloat16 parameters at random", "torch fused, all bfloat16",
         lambda: parameter_format(torch.bfloat16, BIG, state_format="q8", stochastic_rounding=True), 1.0, 15),
     Row("1M: q8 state", "our float32 state", lambda: q8_beside_float32(10**6), 0.7),

@@ -136,6 +136,7 @@ public:
         : block_(block),
           begin_(begin),
           end_(end),
+          first_(length - before_cache_line(block, begin, end)),
           simple_(!observed && is_simple(block, native<T>)),
           rounds_(block.p.type != native<T>) {}
 
@@ -145,8 +146,9 @@ public:
     // Calls visit(start, n, p, g) for each.
     template <class Visit>
     [[gnu::always_inline]] void each(const Visit& visit) {
-        for (std::size_t start = begin_; start < end_; start += length) {
-            const std::size_t n = end_ - start < length ? end_ - start : length;
+        std::size_t n = first_;
+        for (std::size_t start = begin_; start < end_; start += n, n = length) {
+            if (end_ - start < n) n = end_ - start;
             Kept<T> p(static_cast<T*>(block_.p.data) + start), g(static_cast<T*>(block_.g.data) + start);
             if (!simple_) {
                 open(start, n);
@@ -161,6 +163,15 @@ public:
     Watch<T> watch() { return {before_, &seen_}; }
 
 private:
+    // How much shorter the first tile is, so that the next ones begin with a cache line: only where all that is stored
+    // may be cut anywhere.
+    static std::size_t before_cache_line(const Block& block, std::size_t begin, std::size_t end) {
+        const bool plain = block.p.type == native<T> && !block.p.view && block.slots->state_type == native<T>;
+        if (observed || !plain) return 0;
+        const std::size_t head = to_cache_line(static_cast<T*>(block.p.data) + begin, end - begin);
+        return head > 0 ? 64 / sizeof(T) - head : 0;
+    }
+
     [[gnu::noinline]] void open(std::size_t start, std::size_t n) {
         p_ = tile_of(block_.p, start, n, p_tile_);
         g_ = tile_of(block_.g, start, n, g_tile_);
@@ -200,7 +211,7 @@ private:
     }
 
     const Block& block_;
-    const std::size_t begin_, end_;
+    const std::size_t begin_, end_, first_;
     const bool simple_;
     const bool rounds_;  // the parameters, when it stores them
     T *p_ = nullptr, *g_ = nullptr;

@@ -204,6 +204,13 @@ struct RuleInfo {
     StepColumns step_columns;
 };
 
+// Bytes that are read, and perhaps written as they were.
+struct Region {
+    char* data;
+    std::size_t size;
+    bool written;
+};
+
 // Every rule, compiled for one instruction set.
 struct Table {
     const char* isa;
@@ -212,6 +219,7 @@ struct Table {
     Squares squares;
     Whole (*whole)(const Coefficients& c, std::size_t size, const Sums& sums);
     ApplyLapse lapse;
+    void (*move)(const Region* regions, std::size_t count, std::size_t begin, std::size_t end, std::size_t tiles);
 };
 
 #ifdef ADAMAS_X86

@@ -2,6 +2,7 @@
 #include "columns.hpp"
 #include "drive.hpp"
 #include "lapse.hpp"
+#include "move.hpp"
 #include "norm.hpp"
 
 namespace adamas::ADAMAS_ISA {
@@ -19,7 +20,7 @@ const Table& tabulate(List<Rule...>) {
         sum_up<Rule, double>,
         step_columns<Rule>,
     }...};
-    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of, lapse};
+    static constexpr Table all = {ADAMAS_ISA_NAME, rules, sizeof...(Rule), squares, whole_of, lapse, move};
     return all;
 }
 

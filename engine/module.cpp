@@ -11,6 +11,7 @@
 #include "plan.hpp"
 #include "runs.hpp"
 #include "tensors.hpp"
+#include "traffic.hpp"
 
 namespace adamas {
 
@@ -59,6 +60,7 @@ NB_MODULE(_engine, m) {
           nb::arg("state"));
     m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("last"), nb::arg("present"), nb::arg("places"));
     m.def("add_same_rows", &add_same_rows, nb::arg("places"), nb::arg("values"), nb::arg("sums"));
+    nb::class_<Traffic>(m, "Traffic").def(nb::init<nb::list>(), nb::arg("passes")).def("run", &Traffic::run);
     nb::class_<Lapses>(m, "Lapses")
         .def(nb::init<const std::string&, std::size_t>(), nb::arg("rule"), nb::arg("capacity"))
         .def_prop_ro("closed", &Lapses::closed)

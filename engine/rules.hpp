@@ -423,26 +423,10 @@ struct ScheduleFreeAdamW {
     T rate(T, T v) const { return ratio<T>(learning_rate, sqrt(v) * root_scale + epsilon); }
 };
 
-// Not an optimizer: moves the bytes of Adam with next to no arithmetic, to measure what memory allows.
-template <class T>
-struct Stream {
-    static constexpr const char* name = "Stream";
-    static constexpr const char* state_names = "m v";
-    static constexpr const char* coefficients = "";
-
-    T change(T, T g, T& m, T& v) const {
-        const T old = m;
-        m = v;
-        v = old;
-        return g;
-    }
-};
-
 template <template <class> class... Rule>
 struct List {};
 
-using Rules =
-    List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam, AMSGrad,
-         Adamax, RAdam, AdaBelief, Yogi, ADOPT, AdEMAMix, Adan, Lion, NAdam, ScheduleFreeAdamW, Stream>;
+using Rules = List<SGD, Momentum, AdaGrad, RMSProp, RMSPropMomentum, CenteredRMSProp, CenteredRMSPropMomentum, Adam,
+                   AMSGrad, Adamax, RAdam, AdaBelief, Yogi, ADOPT, AdEMAMix, Adan, Lion, NAdam, ScheduleFreeAdamW>;
 
 }  // namespace adamas::ADAMAS_ISA

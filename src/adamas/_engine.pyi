@@ -41,6 +41,16 @@ def step_columns(rule: str, numbers: Any, p: Any, g: Any, state: tuple[Any, ...]
     ValueError, with nothing changed, for other arrays.
     """
 
+class Traffic:
+    """Reads and writes of memory, side by side as in a step, without arithmetic: what memory allows.
+
+    passes: one after the other, each a list of groups: arrays of uint8 in C order, and whether each is written, as it
+    was. In a group all are read from their beginning to their end at the same time. ValueError for other arrays.
+    """
+
+    def __init__(self, passes: list[list[list[tuple[Any, bool]]]]) -> None: ...
+    def run(self) -> None: ...
+
 class Lapses:
     """The steps that rows of a table have missed.
 
