@@ -205,3 +205,23 @@ def test_a_plan_that_does_not_fit_is_refused():
         plan.run([p], [p], ({},), stages, 1, None)
     with pytest.raises(RuntimeError, match="already"):
         plan.run([p], [p.copy()], ({"learning_rate": 1.0},), stages, 2, None)
+
+
+@pytest.mark.parametrize("level", ISA_LEVELS)
+def test_traffic_leaves_memory_as_it_was(level):
+    engine.use_isa(level)
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, size, dtype=np.uint8) for size in (3_000_001, 750_000, 64, 7, 0)]
+    before = [x.copy() for x in arrays]
+    passes = [[[(x, False) for x in arrays]], [[(arrays[0], True), (arrays[1], True)], [(x, True) for x in arrays[2:]]]]
+    for threads in (1, 2):
+        adamas.set_num_threads(threads)
+        engine.Traffic(passes).run()
+    for x, unchanged in zip(arrays, before, strict=True):
+        assert_array_equal(x, unchanged)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(3, np.float32), np.zeros((4, 4), np.uint8).T[1:], b"abc"])
+def test_traffic_refuses_other_arrays(wrong):
+    with pytest.raises(ValueError, match="arrays of uint8"):
+        engine.Traffic([[[(wrong, True)]]])
