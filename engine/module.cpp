@@ -10,6 +10,7 @@
 #include "lapses.hpp"
 #include "plan.hpp"
 #include "runs.hpp"
+#include "same_rows.hpp"
 #include "tensors.hpp"
 #include "traffic.hpp"
 

@@ -1,6 +1,6 @@
 """Adam for every array in Python: one readable definition, a compiled engine that returns the same bits."""
 
-from adamas import _optimizer, errors, problems, rules, schedules
+from adamas import _optimizers, errors, problems, rules, schedules
 from adamas._adam_tuner import AdamTuner
 from adamas._backend import engine, get_num_threads, set_num_threads
 from adamas._checkpoint import Checkpoint
@@ -41,4 +41,4 @@ __all__ = [
 ]
 __all__ += rules.__all__
 
-globals().update(_optimizer.OPTIMIZERS)
+globals().update(_optimizers.OPTIMIZERS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adamas._optimizer import OPTIMIZERS
+from adamas._optimizers import OPTIMIZERS
 from adamas._rows import DIVERGED, above_minimum, seen
 from adamas.problems import Problem
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from adamas import _tree
 from adamas._formats import arithmetic
-from adamas._optimizer import OPTIMIZERS
+from adamas._optimizers import OPTIMIZERS
 from adamas._params import check_overlaps, check_state
 
 T = TypeVar("T")

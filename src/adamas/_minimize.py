@@ -12,7 +12,8 @@ import numpy as np
 from adamas import _resume
 from adamas._bounds import FEW, Box
 from adamas._evaluate import JACS, DataEndedError, Evaluator, batches_of
-from adamas._optimizer import Optimizer, find_optimizer
+from adamas._optimizer import Optimizer
+from adamas._optimizers import find_optimizer
 from adamas._stopping import (
     ENDED,
     NOT_FINITE,

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamas import _tree
-from adamas._optimizer import OPTIMIZERS, Optimizer
+from adamas._optimizer import Optimizer
+from adamas._optimizers import OPTIMIZERS
 from adamas.errors import CheckpointError, CheckpointWarning
 from adamas.rules import RULES
 

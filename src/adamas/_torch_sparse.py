@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adamas import _sparse
-from adamas._optimizer import OPTIMIZERS
+from adamas._optimizers import OPTIMIZERS
 from adamas._sparse import MODES, RowSparse
 
 ROWS = "rows"

@@ -8,7 +8,7 @@ import numpy as np
 
 from adamas import problems
 from adamas._compare import starts_of
-from adamas._optimizer import find_optimizer
+from adamas._optimizers import find_optimizer
 from adamas._rows import DIVERGED, Losses, run_rows
 from adamas._space import Range, checked
 from adamas.problems import Problem

@@ -21,7 +21,7 @@ from adamas._checkpoint import MALFORMED, Checkpoint
 from adamas._convert_jax import OF_OPTAX, from_keras, from_optax, to_keras, to_optax
 from adamas._convert_torch import from_torch, to_torch
 from adamas._files import replacing
-from adamas._optimizer import OPTIMIZERS
+from adamas._optimizers import OPTIMIZERS
 from adamas._state import Moments, State, from_optimizer, to_optimizer
 from adamas._tensorfile import TensorFile
 from adamas._tensorfile import write as write_tensors

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from adamas._minimize import Minimizer, minimize, scipy_optimize
-from adamas._optimizer import OPTIMIZERS
+from adamas._optimizers import OPTIMIZERS
 
 Method = Callable[..., Any]
 
