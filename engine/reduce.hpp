@@ -100,8 +100,10 @@ inline Whole whole_of(const Coefficients& c, std::size_t size, const Sums& sums)
     if (c.trust != 0) {
         const double changes = whole.mask * whole.mask * sums.changes + 2 * whole.mask * c.decay * sums.overlap +
                                c.decay * c.decay * sums.params;
-        if (0 < sums.params && sums.params < beyond && 0 < changes && changes < beyond)
-            whole.factor = c.trust * sqrt(sums.params) / sqrt(changes);
+        if (0 < sums.params && sums.params < beyond && 0 < changes && changes < beyond) {
+            const double ratio_of_norms = c.trust * sqrt(sums.params) / sqrt(changes);
+            whole.factor = ratio_of_norms < 0x1p127 ? ratio_of_norms : whole.factor;
+        }
     }
     return whole;
 }

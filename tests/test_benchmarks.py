@@ -27,6 +27,7 @@ HERE = [peer for peer in peers.PEERS if find_spec(peer.package)]
 SLOW = {"torch compiled", "DeepSpeed", "optax, jit"}  # they compile
 
 
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize(
     "peer", [pytest.param(p, id=p.name, marks=pytest.mark.stress if p.name in SLOW else ()) for p in HERE]
 )

@@ -90,6 +90,13 @@ def check(run):
 @given(runs())
 @example((make("Adam"), np.ones(2, np.float16), [np.zeros(2, np.float16)] * 3))
 @example((make("Adam", epsilon=0.0), np.ones(2, np.float32), [np.zeros(2, np.float32)] * 3))
+@example(
+    (
+        make("CenteredRMSProp", learning_rate=1.0, beta2=0.9999999, epsilon=0.0, update_clip=0.1, trust_ratio=True),
+        np.full(2, 1e4, np.float32),
+        [np.array([-380, 297], np.float32), np.array([2e-38, -1e-38], np.float32)],
+    )
+)
 def test_finite_in_finite_out(run):
     check(run)
 

@@ -260,7 +260,9 @@ def test_training_runs_are_tuned(adamas_, tmp_path):
 @pytest.mark.stress
 @pytest.mark.parametrize("task", ["digits", "reviews"])
 def test_the_training_runs_of_the_package_are_tuned(task, adamas_):
-    done = adamas_("tune", task, "--trials", "2", "--epochs", "1", "--space", "learning_rate=log:1e-3:1e-2")
+    done = adamas_(
+        "tune", task, "--trials", "2", "--epochs", "1", "--space", "learning_rate=log:1e-3:1e-2", timeout=600
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "2 trials: 2 complete, 0 pruned, 0 failed" in done.stdout
 

@@ -301,7 +301,7 @@ def reduce(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, chan
     The trust ratio (You et al. 2020, arXiv:1904.00962, Algorithm 2) makes both together as long as the learning rate
     times the parameter.
 
-    Where a norm is 0 or infinite they do nothing.
+    Where a norm is 0 or infinite, or a ratio of norms too large for float32, they do nothing.
     """
     if not (c.cautious or c.update_clip < math.inf or c.trust):
         return Whole()
@@ -324,7 +324,8 @@ def reduce(rule: "type[Rule]", xp: Any, c: SimpleNamespace, p: Any, g: Any, chan
             mask * mask * dot(xp, kept, kept) + 2 * mask * c.decay * dot(xp, kept, p) + c.decay * c.decay * squares
         )
         if 0 < squares < math.inf and 0 < changes < math.inf:
-            factor = c.trust * math.sqrt(squares) / math.sqrt(changes)
+            ratio_of_norms = c.trust * math.sqrt(squares) / math.sqrt(changes)
+            factor = ratio_of_norms if ratio_of_norms < 2.0**127 else factor
     return Whole(mask, factor)
 
 
