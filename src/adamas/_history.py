@@ -33,6 +33,14 @@ class Stepped(NamedTuple):
     c: SimpleNamespace
 
 
+class Pick(NamedTuple):
+    """Chosen coordinates of a parameter: its place among all, theirs in it, and theirs in the rows of a history."""
+
+    owner: int
+    inside: Array
+    places: Array
+
+
 class History:
     """What happened at each step, or at every few of them; as arrays by name, one row for each recorded step.
 
@@ -66,6 +74,7 @@ class History:
         self.every, self.most, self.coordinates, self.arrays = every, most, coordinates, arrays
         self.paths: list[str] = []
         self.rows: list[dict[str, Any]] = []
+        self._picks: tuple[tuple[int, ...], list[Pick]] = ((), [])
 
     def record(self, step: int, loss: Any, params: Any, grads: Any, optimizer: Any) -> None:
         """Record a step that was just taken.
@@ -86,9 +95,32 @@ class History:
             leaves, numbers["learning_rate"] = optimizer.stepped(params), optimizer.last_learning_rate
         watch.finish(loss, leaves, numbers)
 
+    def is_due(self, step: int) -> bool:
+        """Return whether a step is to be recorded."""
+        return step % self.every == 0
+
     def watch(self, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> "Watch | None":
         """Return what watches a step that is about to be taken, None if it is not to be recorded."""
-        return None if step % self.every else Watch(self, step, values, gradients)
+        return Watch(self, step, values, gradients) if self.is_due(step) else None
+
+    def picks(self, sizes: tuple[int, ...]) -> list[Pick]:
+        """Return which coordinates are recorded of parameters of these sizes."""
+        if sizes != self._picks[0]:
+            ends, chosen = np.cumsum(sizes), np.asarray(self.coordinates)
+            count = sum(sizes)
+            if chosen.ndim == 0:
+                chosen = np.unique(np.linspace(0, count - 1, min(int(chosen), count)).astype(int))
+            elif len(chosen) and chosen.max() >= count:
+                raise ValueError(f"coordinates has {chosen.max()}, but there are {count}, counted from 0")
+            owners = np.searchsorted(ends, chosen, side="right")
+            self._picks = (
+                sizes,
+                [
+                    Pick(int(i), chosen[owners == i] - (int(ends[i - 1]) if i else 0), np.flatnonzero(owners == i))
+                    for i in np.unique(owners)
+                ],
+            )
+        return self._picks[1]
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row, and thin them if there are too many."""
@@ -175,25 +207,14 @@ class Watch:
     def __init__(self, history: History, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> None:
         self.history, self.step = history, step
         self.seen: list[Any] = []
-        ends = np.cumsum([_size(value) for value in values])
-        count = int(ends[-1]) if len(ends) else 0
-        chosen = np.asarray(history.coordinates)
-        if chosen.ndim == 0:
-            chosen = np.unique(np.linspace(0, count - 1, min(int(chosen), count)).astype(int))
-        elif len(chosen) and chosen.max() >= count:
-            raise ValueError(f"coordinates has {chosen.max()}, but there are {count}, counted from 0")
-        owners = np.searchsorted(ends, chosen, side="right")
-        self.places = [  # of each parameter with chosen coordinates: its place, theirs in it, theirs in the row
-            (int(i), chosen[owners == i] - (int(ends[i - 1]) if i else 0), np.flatnonzero(owners == i))
-            for i in np.unique(owners)
-        ]
-        self.size = len(chosen)
+        self.picks = history.picks(tuple(_size(value) for value in values))
+        self.size = sum(len(pick.inside) for pick in self.picks)
         self.before, self.g = self._picked(values), self._picked(gradients)
 
     def _picked(self, values: Sequence[Any]) -> Array:
         """Return the chosen coordinates of parameters, or of what has their shapes; NaN for None."""
         row = np.full(self.size, np.nan)
-        for i, inside, places in self.places:
+        for i, inside, places in self.picks:
             if values[i] is not None:
                 row[places] = _pick(values[i], inside)
         return row
@@ -224,7 +245,7 @@ class Watch:
         if any(rule.rate is not None for rule in rules):
             names.append("rate")
         row = {name: np.full(self.size, np.nan) for name in names}
-        for i, inside, places in self.places:
+        for i, inside, places in self.picks:
             leaf = leaves[i]
             state = [_pick(array, inside) for array in leaf.state[: len(leaf.rule.state_names)]]
             for name, numbers in zip(leaf.rule.state_names, state, strict=False):

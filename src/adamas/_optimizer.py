@@ -111,6 +111,7 @@ class Optimizer(Options):
         """
         memory, stages = self._memory, self._stages
         t = memory.t + 1
+        due = history is not None and history.is_due(t)
         if stages is None:
             with memory.busy():  # while the schedules, which may be anything, are called
                 coefficients, stages = self._numbers_at(t)
@@ -120,10 +121,10 @@ class Optimizer(Options):
             params = _copied(params)
         judge = self._judge
         rows = None
-        if memory.tables or (history is not None and _sparse.found(params, grads)):
+        if memory.tables or (due and _sparse.found(params, grads)):
             rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
             grads = rows.grads
-        watch = None if history is None else self._watch(history, params, grads)
+        watch = self._watch(history, params, grads) if due and history is not None else None
         seen = None if watch is None else watch.seen
         new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
         if new is None:
@@ -183,7 +184,7 @@ class Optimizer(Options):
         return self._factor
 
     def _watch(self, history: History, params: Any, grads: Any) -> Watch | None:
-        """Return what watches the next step, None if it is not to be recorded; raises as `update` does."""
+        """Return what watches the next step; raises as `update` does."""
         _, values, gradients = self._memory.checked(params, grads, self.zero_grads)
         return history.watch(self.t + 1, values, gradients)
 
