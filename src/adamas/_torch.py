@@ -191,8 +191,11 @@ class Stepper(Keeper):
         if elsewhere := [i for i, p in enumerate(params) if type(p) not in PLAIN]:
             kind = type(params[elsewhere[0]]).__name__
             raise TypeError(f"history records plain tensors, but parameter {elsewhere[0]} is a {kind}: leave it out")
+        step = self._taken() + 1
+        if not history.is_due(step):
+            return None
         grads = [None if p.grad is None else numbers_of(p.grad) for p in params]
-        return history.watch(self._taken() + 1, [numbers_of(p) for p in params], grads)
+        return history.watch(step, [numbers_of(p) for p in params], grads)
 
     def _record(self, watch: Watch, loss: Any, factor: float) -> None:
         """Finish the record of the step that was just taken."""
