@@ -111,7 +111,7 @@ class Optimizer(Options):
         """
         memory, stages = self._memory, self._stages
         t = memory.t + 1
-        due = history is not None and history.is_due(t)
+        due = history if history is not None and history.is_due(t) else None
         if stages is None:
             with memory.busy():  # while the schedules, which may be anything, are called
                 coefficients, stages = self._numbers_at(t)
@@ -121,10 +121,10 @@ class Optimizer(Options):
             params = _copied(params)
         judge = self._judge
         rows = None
-        if memory.tables or (due and _sparse.found(params, grads)):
+        if memory.tables or (due is not None and _sparse.found(params, grads)):
             rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
             grads = rows.grads
-        watch = self._watch(history, params, grads) if due and history is not None else None
+        watch = None if due is None else self._watch(due, params, grads)
         seen = None if watch is None else watch.seen
         new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
         if new is None:
