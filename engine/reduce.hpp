@@ -60,12 +60,12 @@ template <template <class> class Rule, class T, class... State>
             const auto& step = pick<N>(one, many);
             const N p_k = read_as<N>(p + k), g_k = step.template gradient<true>(read_as<N>(g + k), p_k);
             [&](auto... s) {
-                const N moved = step.rule.change(p_k, g_k, s...);
-                to.add(place, p_k, g_k, step.frozen ? N{} : moved, [&] {
+                const N moved = step.rule.change(p_k, g_k, s...), change = step.frozen ? N{} : moved;
+                to.add(place, p_k, g_k, change, [&] {
                     if constexpr (has_rate<Rule<T>>) {
                         return N(g_k * step.rule.rate(s...));
                     } else {
-                        return step.frozen ? N{} : moved;
+                        return change;
                     }
                 });
             }(state.template read<N>(k)...);
