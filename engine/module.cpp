@@ -54,9 +54,9 @@ NB_MODULE(_engine, m) {
         .def(nb::init<const std::string&, nb::list, nb::object, std::uint64_t, nb::tuple>(), nb::arg("rule"),
              nb::arg("segments"), nb::arg("skeleton").none(), nb::arg("t"), nb::arg("options"))
         .def("step", &Plan::step, nb::arg("params").none(), nb::arg("grads").none(), nb::arg("coefficients"),
-             nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none())
+             nb::arg("stages"), nb::arg("t"), nb::arg("judge").none(), nb::arg("watch") = nb::none())
         .def("run", &Plan::run, nb::arg("params"), nb::arg("grads"), nb::arg("coefficients"), nb::arg("stages"),
-             nb::arg("t"), nb::arg("judge").none(), nb::arg("seen") = nb::none());
+             nb::arg("t"), nb::arg("judge").none(), nb::arg("watch") = nb::none());
     m.def("step_columns", &step_columns, nb::arg("rule"), nb::arg("numbers"), nb::arg("p"), nb::arg("g"),
           nb::arg("state"));
     m.def("find_same_rows", &find_same_rows, nb::arg("rows"), nb::arg("last"), nb::arg("present"), nb::arg("places"));

@@ -28,6 +28,10 @@ void prefetch(PyObject** items, std::size_t i, std::size_t count) {
     }
 }
 
+nb::object seen_by(nb::handle watch) {
+    return watch.is_none() ? nb::none() : watch.attr("seen");
+}
+
 Segment make_segment(nb::handle source, const Work& work, bool stateless) {
     const auto [group, like, owners, packed] = nb::cast<std::tuple<std::size_t, nb::object, nb::tuple, bool>>(source);
     Segment segment;
@@ -95,8 +99,8 @@ Plan::Plan(const std::string& rule, nb::list segments, nb::object skeleton, std:
 
 // Reads the coefficients; throws if another thread is, or has been, in the same step.
 void Plan::begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t) {
-    if (!judging_) work_.begin();
-    if (judging_ || t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
+    if (!asking_) work_.begin();
+    if (asking_ || t != t_ + 1) throw std::runtime_error("the optimizer is in an update already: use one per thread");
     if (coefficients.size() != stages.size()) throw std::invalid_argument("coefficients and stages: one per group");
     coefficients_.clear();
     for (std::size_t i = 0; i < coefficients.size(); ++i)
@@ -203,23 +207,29 @@ nb::object Plan::write(const Node& node, nb::handle p) const {
     return tuple.is_valid() ? tuple : nb::borrow(p);
 }
 
-// Asks the judge, if there is one, and scales the gradients as it says; false if the step is not to be taken.
-bool Plan::judged(nb::handle judge) {
-    if (judge.is_none()) return true;
-    judging_ = true;  // from here on: the judge is Python, which may let another thread in
+// Asks the judge, if there is one, scales the gradients as it says, and tells the watch, if there is one, that the step
+// begins; false, with the step forgotten, if it is not to be taken.
+bool Plan::begins(nb::handle judge, nb::handle watch) {
+    asking_ = true;  // from here on: these are Python, which may let another thread in
     struct Done {
         bool& flag;
         ~Done() { flag = false; }
-    } const done{judging_};
-    const auto [norm, finite] = work_.norm();
-    const nb::object factor = judge(norm, finite);
-    if (factor.is_none()) return false;
-    work_.scale(nb::cast<double>(factor));
+    } const done{asking_};
+    if (!judge.is_none()) {
+        const auto [norm, finite] = work_.norm();
+        const nb::object factor = judge(norm, finite);
+        if (factor.is_none()) {
+            work_.drop();
+            return false;
+        }
+        work_.scale(nb::cast<double>(factor));
+    }
+    if (!watch.is_none()) watch.attr("begin")();
     return true;
 }
 
 nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-                      nb::object judge, nb::object seen) {
+                      nb::object judge, nb::object watch) {
     begin(coefficients, stages, t);
     if (!read(root_, params.ptr(), grads.ptr(), true) || work_.overlaps()) {
         work_.drop();
@@ -230,28 +240,22 @@ nb::object Plan::step(nb::object params, nb::object grads, nb::tuple coefficient
             if (segment.numbers)
                 work_.add_block(segment.layout, segment.slots, segment.numbers, segment.number_grads.data(),
                                 coefficients_.at(segment.group));
-    if (!judged(judge)) {
-        work_.drop();
-        return nb::bool_(false);
-    }
+    if (!begins(judge, watch)) return nb::bool_(false);
     t_ = t;
-    work_.run(seen);
+    work_.run(seen_by(watch));
     return write(root_, params);
 }
 
 bool Plan::run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-               nb::object judge, nb::object seen) {
+               nb::object judge, nb::object watch) {
     begin(coefficients, stages, t);
     bool right = params.size() == segments_.size() && grads.size() == segments_.size();
     for (std::size_t i = 0; right && i < segments_.size(); ++i)
         right = read_arrays(segments_[i], PyList_GET_ITEM(params.ptr(), i), PyList_GET_ITEM(grads.ptr(), i));
     if (!right) throw std::invalid_argument("one array and one gradient per segment, of its shape and type");
-    if (!judged(judge)) {
-        work_.drop();
-        return false;
-    }
+    if (!begins(judge, watch)) return false;
     t_ = t;
-    work_.run(seen);
+    work_.run(seen_by(watch));
     return true;
 }
 

@@ -41,14 +41,15 @@ public:
     // Takes step t of a tree; returns it, or None if it is not recognised: then nothing has changed. Per group there is
     // a dict of the rule's coefficients in its order, and the stages. judge(norm, finite), unless None, is called with
     // the norm of all gradients, and whether they are finite; it returns what to multiply them by, or None, and then
-    // nothing changes and False is returned. seen: see Work::run.
+    // nothing changes and False is returned. watch: None, or what has begin(), called before anything is changed, and a
+    // list `seen`: see Work::run.
     nb::object step(nb::object params, nb::object grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-                    nb::object judge, nb::object seen);
+                    nb::object judge, nb::object watch);
 
     // Takes step t of one array per segment, gradients None where there are none. The caller has checked them. Returns
     // whether the judge let it be taken.
     bool run(nb::list params, nb::list grads, nb::tuple coefficients, nb::tuple stages, std::uint64_t t,
-             nb::object judge, nb::object seen);
+             nb::object judge, nb::object watch);
 
 private:
     bool read(const Node& node, PyObject* p, PyObject* g, bool top);
@@ -56,10 +57,10 @@ private:
     bool read_arrays(Segment& segment, PyObject* p, PyObject* g);
     nb::object write(const Node& node, nb::handle p) const;
     void begin(nb::tuple coefficients, nb::tuple stages, std::uint64_t t);
-    bool judged(nb::handle judge);
+    bool begins(nb::handle judge, nb::handle watch);
 
     Work work_;
-    bool judging_ = false;  // while Python decides whether a step is taken
+    bool asking_ = false;  // Python, whether and how a step is taken
     std::uint64_t t_;
     std::vector<Segment> segments_;
     std::vector<const Coefficients*> coefficients_;  // of the current step, by group

@@ -54,6 +54,16 @@ def wild_gradients(rng: np.random.Generator, steps: int, n: int, dtype: Any) -> 
     return list(gradients.astype(dtype))
 
 
+class Watching:
+    """What a plan tells of a step: what it saw, and the arrays as they were when it began."""
+
+    def __init__(self, *arrays: Any) -> None:
+        self.arrays, self.begun, self.seen = arrays, [], []
+
+    def begin(self) -> None:
+        self.begun.append([array.copy() for array in self.arrays])
+
+
 class EngineSteps:
     """The engine on one list of arrays, whatever ADAMAS_ISA says the package uses."""
 

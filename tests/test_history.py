@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from typing import Any
 
 import ml_dtypes
@@ -199,6 +200,56 @@ def test_coordinates_of_a_recorded_step():
     assert_allclose(history["m"], [[0.2, 0.2, 0.0]])
     assert_allclose(history["rate"][0, :2], 0.1 / 2)
     assert history["grad_norm"][0] == np.sqrt(6 * 4.0)  # of what has a gradient
+
+
+def test_coordinates_of_state_in_8_bits():
+    rng = np.random.default_rng(4)
+    start = rng.standard_normal((80, 70)).astype(np.float32)
+    history, of_tensors = History(coordinates=[0, 255, 256, 5599]), History(coordinates=[0, 255, 256, 5599])
+    p, tensor = start.copy(), torch.tensor(start)
+    opt = adamas.AdamW(0.01, state_format="q8", seed=3)
+    other = adamas.torch.AdamW([tensor], lr=0.01, state_format="q8", seed=3)
+    for _ in range(3):
+        g = rng.standard_normal(start.shape).astype(np.float32)
+        tensor.grad = torch.tensor(g)
+        opt.update(p, g, history=history)
+        other.step(history=of_tensors)
+        shown = opt.state[""]
+        for name in ("m", "v"):
+            assert_array_equal(history[name][-1], shown[name].ravel()[[0, 255, 256, 5599]])
+    for name in ("x", "m", "v", "rate"):
+        assert_array_equal(of_tensors[name], history[name])
+
+
+def test_rows_do_not_depend_on_when_they_are_read():
+    read, other = History(most=50), History(most=50)
+    for opt, history in ((adamas.Adam(), read), (adamas.Adam(), other)):
+        rng = np.random.default_rng(0)
+        params = tree(rng)
+        for step in range(1, 80):
+            params = opt.update(params, gradients_like(rng, params), history=history, loss=step)
+            if history is read:
+                assert history.rows[-1]["loss"] == (step if step < 51 else step // 2 * 2)
+            elif step == 40:
+                history = pickle.loads(pickle.dumps(history))  # noqa: PLW2901
+    assert len(read) == len(history) == 39
+    for name in (*(set(read.rows[0]) - {"arrays"}), ("grad_norm", "w"), ("rate_mean", "half")):
+        assert_array_equal(history[name], read[name])
+
+
+def test_wrong_gradients_of_a_recorded_step_are_refused_as_ever():
+    opt, history, params = adamas.Adam(), History(), {"w": np.ones(3), "b": np.ones(2)}
+    for _ in range(2):
+        for grads in ({"w": np.ones(3)}, {"w": np.ones(3), "b": np.ones(3)}, {"w": np.ones(3), "b": "x"}):
+            errors = []
+            for given in ({"history": history}, {}):
+                with pytest.raises((ValueError, TypeError)) as caught:
+                    opt.update(params, grads, **given)
+                errors.append(str(caught.value))
+            assert errors[0] == errors[1]
+        recorded_steps = len(history)
+        opt.update(params, {"w": np.ones(3), "b": np.ones(2)}, history=history)
+        assert len(history) == recorded_steps + 1 == opt.t
 
 
 def test_effective_rates_of_groups_are_their_own():

@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from harness import ISA_LEVELS, RULES, make
+from harness import ISA_LEVELS, RULES, Watching, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -143,13 +143,13 @@ class Steps:
         segments = [(0, p, state, False) for p, state in zip(self.params, self.state, strict=True)]
         self.plan = plan(kernel, segments, None, 0, optimizer.plan_options)
 
-    def run(self, gradients, seen=None):
+    def run(self, gradients, watch=None):
         self.t += 1
         rule = self.optimizer.rule
         numbers, stages = rule.numbers_at(self.optimizer._hyperparameters[0], self.t, self.carry)
         self.carry = {name: numbers[name] for name in rule.first_carry}
         stages = self.optimizer.with_options(stages, self.t)
-        assert self.plan.run(self.params, gradients, (numbers,), (stages,), self.t, None, seen)
+        assert self.plan.run(self.params, gradients, (numbers,), (stages,), self.t, None, watch)
         return self
 
     def same(self, other, what=""):
@@ -250,10 +250,10 @@ def test_bits_of_other_formats_and_layouts_with_all_stages_and_statistics(p_dtyp
             run.params = [layout(run.params[0])]
         for step in range(3):
             g = layout(np.random.default_rng(step).standard_normal(shape).astype(g_dtype))
-            seen = [], []
-            for run, list_ in zip(runs, seen, strict=True):
-                run.run([g], list_)
-            assert seen[0] == seen[1]
+            watches = Watching(), Watching()
+            for run, watch in zip(runs, watches, strict=True):
+                run.run([g], watch)
+            assert watches[0].seen == watches[1].seen
             runs[0].same(runs[1])
 
 

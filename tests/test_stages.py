@@ -6,7 +6,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from harness import DECAYS, ISA_LEVELS, RULES, make, wild_gradients
+from harness import DECAYS, ISA_LEVELS, RULES, Watching, make, wild_gradients
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import layouts
@@ -80,9 +80,15 @@ def run(
             norms.append((norm, finite))
             return optimizer.factor(norm, finite, t)
 
-        seen: list[tuple[Any, ...]] | None = [] if observed else None
-        left.append(plan.run(params, grads, coefficients, stages, t, judge if optimizer.needs_norm else None, seen))
-        left += [*norms, *map(tuple, seen or ())]
+        watch = Watching(*params) if observed else None
+        before = [p.copy() for p in params]
+        taken = plan.run(params, grads, coefficients, stages, t, judge if optimizer.needs_norm else None, watch)
+        left += [taken, *norms]
+        if watch is not None:
+            for begun in watch.begun:
+                list(map(assert_array_equal, begun, before))
+            assert len(watch.begun) == taken
+            left += map(tuple, watch.seen)
     return [*left, *params, *itertools.chain.from_iterable(slots), *itertools.chain.from_iterable(steps)]
 
 
@@ -203,20 +209,20 @@ def test_statistics_are_what_they_say():
     p, g = rng.standard_normal((2, 10_000)).astype(np.float32)
     g[:3] = np.nan, np.inf, -100.0
     optimizer = adamas.Adam(0.1, clip_value=50.0)
-    before, seen = p.astype(float), []
+    before, watch = p.astype(float), Watching()
     v = np.zeros_like(p)
     plan = engine.Plan("Adam", [(0, p, (np.zeros_like(p), v), False)], None, 0, optimizer.plan_options)
-    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, seen)
-    ((place, size, g2, p2, change2, rates, least, most, nonfinite, clipped),) = seen
+    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, watch)
+    ((place, size, g2, p2, change2, rates, least, most, nonfinite, clipped),) = watch.seen
     assert (place, size, nonfinite, clipped) == (0, 10_000, 2, 2)  # infinity is cut too
     assert np.isnan([g2, p2, change2, rates]).all()  # as their numbers are
     assert most > least > 0
-    g[:3], seen[:] = 1.0, []
+    g[:3], watch = 1.0, Watching()
     p, v = rng.standard_normal(10_000).astype(np.float32), np.zeros_like(p)
     before = p.astype(float)
     plan = engine.Plan("Adam", [(0, p, (np.zeros_like(p), v), False)], None, 0, optimizer.plan_options)
-    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, seen)
-    ((_, _, g2, p2, change2, rates, least, most, *_),) = seen
+    plan.run([p], [g], *optimizer._numbers_at(1), 1, None, watch)
+    ((_, _, g2, p2, change2, rates, least, most, *_),) = watch.seen
     rate = 0.1 / (np.abs(g.astype(float)) + 1e-8)
     wanted = [np.sum(g.astype(float) ** 2), np.sum(p.astype(float) ** 2), np.sum((p - before) ** 2), rate.sum()]
     np.testing.assert_allclose([g2, p2, change2, rates], wanted, rtol=1e-5)

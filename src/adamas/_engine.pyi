@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from adamas._watch import Watch
 from adamas.rules import Stages
 
 def rules() -> dict[str, tuple[list[str], list[str]]]:
@@ -132,7 +133,7 @@ class TensorPlan:
     def run(self, factor: float, seen: list[tuple[Any, ...]] | None = None) -> list[Any]:
         """Take the step that was read, with all gradients multiplied by a factor; return the list of parameters.
 
-        seen: as of Plan; the places are those of the entries.
+        seen: as of the watch of Plan; the places are those of the entries.
         """
 
     def drop(self) -> None:
@@ -152,8 +153,9 @@ class Plan:
     coefficients, stages: for each group, a dict of the rule's coefficients in its order, and the stages.
     judge: None, or a function that is called, before anything is changed, with the norm of all gradients together and
         whether they are finite; it returns what to multiply them by, or None not to take the step.
-    seen: None, or a list to which the `Statistics` of each segment that is not empty and has a gradient are added, as
-        tuples; their places are those of the segments.
+    watch: None, or what has a method `begin`, called before anything is changed in a step that is taken, and a list
+        `seen`, to which the `Statistics` of each segment that is not empty and has a gradient are added, as tuples;
+        their places are those of the segments.
     """
 
     def __init__(
@@ -172,7 +174,7 @@ class Plan:
         stages: tuple[Stages, ...],
         t: int,
         judge: Callable[[float, bool], float | None] | None,
-        seen: list[tuple[Any, ...]] | None = None,
+        watch: Watch | None = None,
     ) -> Any:
         """Step a tree and return it; None if it is not the one that was learned, False if the judge said None.
 
@@ -187,7 +189,7 @@ class Plan:
         stages: tuple[Stages, ...],
         t: int,
         judge: Callable[[float, bool], float | None] | None,
-        seen: list[tuple[Any, ...]] | None = None,
+        watch: Watch | None = None,
     ) -> bool:
         """Step one array per segment, which the caller has checked; a gradient may be None.
 

@@ -10,6 +10,7 @@ from adamas._formats import arithmetic, as_real, random_blocks, random_numbers, 
 from adamas._native import flush_denormals
 from adamas._norm import norm
 from adamas._statistics import observe
+from adamas._watch import Watch
 from adamas.rules import RULES, Stages, average, named, step
 
 AllStages = tuple[Stages, ...]
@@ -52,7 +53,7 @@ class Plan:
         stages: AllStages,
         t: int,
         judge: Judge | None,
-        seen: Seen = None,
+        watch: Watch | None = None,
     ) -> None:
         """Decline."""
 
@@ -64,7 +65,7 @@ class Plan:
         stages: AllStages,
         t: int,
         judge: Judge | None,
-        seen: Seen = None,
+        watch: Watch | None = None,
     ) -> bool:
         """Take a step of one array per segment; a gradient may be None. Return whether the judge let it be taken."""
         factor: float | None = 1.0
@@ -75,6 +76,9 @@ class Plan:
                 factor = judge(*norm(np, [g.astype(np.float64) for g in flats]))
             if factor is None:
                 return False
+            seen = None if watch is None else watch.seen
+            if watch is not None:
+                watch.begin()
             for i, (p, g) in enumerate(zip(params, grads, strict=True)):
                 if g is not None:
                     group = self.segments[i][0]

@@ -2,17 +2,17 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from adamas import _tree
 from adamas._files import write_text
 from adamas._formats import as_real
-from adamas._statistics import Statistics
+from adamas._watch import STATISTICS, Pick, Stepped, Watch
 from adamas.rules import Rule
 
 Array = Any
@@ -20,25 +20,8 @@ Array = Any
 CHOSEN = 100
 """Coordinates that are recorded of larger parameters, if none are chosen."""
 
-STATISTICS = ("grad_norm", "param_norm", "change_norm", "rate_min", "rate_mean", "rate_max", "nonfinite", "clipped")
-"""What is recorded of every array, and of all of them together, when a step is given its history."""
-
-
-class Stepped(NamedTuple):
-    """A parameter after its step: array, tensor of real numbers, or number; its state; the step's coefficients."""
-
-    value: Any
-    rule: type[Rule]
-    state: Sequence[Any]
-    c: SimpleNamespace
-
-
-class Pick(NamedTuple):
-    """Chosen coordinates of a parameter: its place among all, theirs in it, and theirs in the rows of a history."""
-
-    owner: int
-    inside: Array
-    places: Array
+TOGETHER = 32
+"""Steps whose rows are made at once: right after a step of large arrays Python takes ten times as long for each."""
 
 
 class History:
@@ -73,7 +56,8 @@ class History:
             raise ValueError(f"coordinates must be a number of them, or indices from 0 up, got {coordinates!r}")
         self.every, self.most, self.coordinates, self.arrays = every, most, coordinates, arrays
         self.paths: list[str] = []
-        self.rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        self._watched: list[Watch] = []  # steps whose rows are not made yet
         self._picks: tuple[tuple[int, ...], list[Pick]] = ((), [])
 
     def record(self, step: int, loss: Any, params: Any, grads: Any, optimizer: Any) -> None:
@@ -87,21 +71,19 @@ class History:
         watch = self.watch(step, values, gradients)
         if watch is None:
             return
-        watch.before = self.rows[-1]["x"] if self.rows else np.full_like(watch.before, np.nan)
+        watch.begin()
+        last = self.rows[-1]["x"] if self.rows else np.full(watch.size, np.nan)
+        watch.before = [last[pick.places] for pick in watch.picks]
         numbers = {"grad_norm": _norm(gradients), "param_norm": _norm(values)}
         if optimizer is None:
-            leaves = [Stepped(value, Rule, (), SimpleNamespace()) for value in values]
+            leaves = [Stepped(values[i], Rule, (), SimpleNamespace()) for i in watch.owners]
         else:
-            leaves, numbers["learning_rate"] = optimizer.stepped(params), optimizer.last_learning_rate
+            leaves, numbers["learning_rate"] = optimizer.stepped(params, watch.owners), optimizer.last_learning_rate
         watch.finish(loss, leaves, numbers)
 
-    def is_due(self, step: int) -> bool:
-        """Return whether a step is to be recorded."""
-        return step % self.every == 0
-
-    def watch(self, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> "Watch | None":
-        """Return what watches a step that is about to be taken, None if it is not to be recorded."""
-        return Watch(self, step, values, gradients) if self.is_due(step) else None
+    def watch(self, step: int, values: Iterable[Any], gradients: Iterable[Any]) -> Watch | None:
+        """Return what watches a step, None if it is not to be recorded; see `Watch`."""
+        return Watch(self, step, values, gradients) if step % self.every == 0 else None
 
     def picks(self, sizes: tuple[int, ...]) -> list[Pick]:
         """Return which coordinates are recorded of parameters of these sizes."""
@@ -122,15 +104,27 @@ class History:
             )
         return self._picks[1]
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row, and thin them if there are too many."""
-        self.rows.append(row)
-        if len(self.rows) > self.most:
-            self.rows = self.rows[1::2]
+    def add(self, watch: Watch) -> None:
+        """Add a step that was taken, and thin the rows if there are too many."""
+        self._watched.append(watch)
+        if len(self) > self.most:
+            del self.rows[::2]
             self.every *= 2
+        elif len(self._watched) == TOGETHER:
+            self._make_rows()
+
+    def _make_rows(self) -> None:
+        self._rows += [watch.row() for watch in self._watched]
+        self._watched.clear()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What was recorded by name, of each step."""
+        self._make_rows()
+        return self._rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows) + len(self._watched)
 
     def __getitem__(self, name: str | tuple[str, str]) -> Array:
         """Return an array by name, or by name and path of a parameter: a row for each recorded step."""
@@ -196,87 +190,6 @@ class History:
             alone = self[name].ndim == 1
             columns |= {name if alone else f"{name}[{i}]": array[:, i] for i in range(array.shape[1])}
         return pd.DataFrame(columns)
-
-
-class Watch:
-    """A step that is being recorded: made before it, finished after it.
-
-    seen: an empty list, to which the step adds the `Statistics` of each array.
-    """
-
-    def __init__(self, history: History, step: int, values: Sequence[Any], gradients: Sequence[Any]) -> None:
-        self.history, self.step = history, step
-        self.seen: list[Any] = []
-        self.picks = history.picks(tuple(_size(value) for value in values))
-        self.size = sum(len(pick.inside) for pick in self.picks)
-        self.before, self.g = self._picked(values), self._picked(gradients)
-
-    def _picked(self, values: Sequence[Any]) -> Array:
-        """Return the chosen coordinates of parameters, or of what has their shapes; NaN for None."""
-        row = np.full(self.size, np.nan)
-        for i, inside, places in self.picks:
-            if values[i] is not None:
-                row[places] = _pick(values[i], inside)
-        return row
-
-    def finish(self, loss: Any, leaves: Sequence[Stepped], numbers: dict[str, Any]) -> None:
-        """Add the row of the step that was taken; numbers: what to record beside the coordinates."""
-        x = self._picked([leaf.value for leaf in leaves])
-        loss = loss.detach() if hasattr(loss, "detach") else loss
-        row: dict[str, Any] = {"step": self.step, "loss": np.nan if loss is None else np.asarray(loss, float)}
-        row |= {"x": x, "g": self.g, **self._of_state(leaves), "change": x - self.before, **numbers}
-        self.history.add(row)
-
-    def summarized(self, paths: Sequence[str | None], scale: float) -> dict[str, Any]:
-        """Return what was seen, of all arrays together and of each with a path, by place; scale: of the gradients."""
-        whole = dict(zip(STATISTICS, _summary(self.seen, scale), strict=True))
-        if not self.history.arrays or not any(path is not None for path in paths):
-            return whole
-        if not self.history.paths:
-            self.history.paths = [path for path in paths if path is not None]
-        table = dict.fromkeys(self.history.paths, _summary((), scale))
-        table |= {path: _summary([seen], scale) for seen in self.seen if (path := paths[seen[0]]) is not None}
-        return {**whole, "arrays": np.array([table[path] for path in self.history.paths])}
-
-    def _of_state(self, leaves: Sequence[Stepped]) -> dict[str, Array]:
-        """Return the chosen coordinates of the state, and their effective learning rates."""
-        rules = {leaf.rule: None for leaf in leaves}
-        names = list(dict.fromkeys(name for rule in rules for name in rule.state_names))
-        if any(rule.rate is not None for rule in rules):
-            names.append("rate")
-        row = {name: np.full(self.size, np.nan) for name in names}
-        for i, inside, places in self.picks:
-            leaf = leaves[i]
-            state = [_pick(array, inside) for array in leaf.state[: len(leaf.rule.state_names)]]
-            for name, numbers in zip(leaf.rule.state_names, state, strict=False):
-                row[name][places] = numbers
-            if leaf.rule.rate is not None and state:
-                with np.errstate(all="ignore"):
-                    row["rate"][places] = leaf.rule.rate(np, leaf.c, *state)
-        return row
-
-
-def _summary(parts: Sequence[Any], scale: float) -> tuple[float, ...]:
-    """Return what STATISTICS names, of some arrays together; NaN for rates that there are none of."""
-    seen = [Statistics(*part) for part in parts]
-    g2, p2, change2 = (sum(s[k] for s in seen) for k in (2, 3, 4))
-    size, rates = sum(s.size for s in seen), sum(s.rates for s in seen)
-    least, most = min((s.least_rate for s in seen), default=math.inf), max((s.most_rate for s in seen), default=0.0)
-    extremes = (least, rates / size, most) if least <= most else (math.nan,) * 3
-    counts = sum(s.nonfinite for s in seen), sum(s.clipped for s in seen)
-    return math.sqrt(g2) / scale, math.sqrt(p2), math.sqrt(change2), *extremes, *counts
-
-
-def _size(value: Any) -> int:
-    """Return how many real numbers a parameter has."""
-    return value.numel() if hasattr(value, "numel") else np.size(value) * (2 if np.iscomplexobj(value) else 1)
-
-
-def _pick(value: Any, places: Array) -> Array:
-    """Return some of the numbers of an array or tensor, counted as they are read, as float64."""
-    if hasattr(value, "numel"):
-        return value.reshape(-1)[places].double().cpu().numpy()
-    return as_real(np.asarray(value)).flat[places].astype(float)
 
 
 def _norm(values: Sequence[Any]) -> float:

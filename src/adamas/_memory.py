@@ -14,6 +14,7 @@ from adamas._backend import Plan
 from adamas._formats import arithmetic, state_dtype
 from adamas._options import Options
 from adamas._params import check_grad, check_overlaps, check_param, check_q8
+from adamas._watch import Watch
 from adamas.rules import Rule
 
 FLOAT = ("a float",)
@@ -106,13 +107,13 @@ class Memory:
         grads: Any,
         numbers: tuple[Any, Any, int],
         judge: Callable[[float, bool], float | None] | None,
-        seen: list[tuple[Any, ...]] | None,
+        watch: Watch | None,
         groups: Mapping[str, int],
         options: Options,
     ) -> Any:
         """Check and step a tree, and count the step; return it, or False if the judge did not let the step be taken.
 
-        numbers: coefficients, stages and t, as the plan takes them, and judge and seen too. groups: the place in those
+        numbers: coefficients, stages and t, as the plan takes them, and judge and watch too. groups: the place in those
         of each path, else 0.
         """
         with self.busy():
@@ -136,7 +137,7 @@ class Memory:
                 numbers[2] - 1,
                 options.plan_options,
             )
-            if not plan.run(p, g, *numbers, judge, seen):
+            if not plan.run(p, g, *numbers, judge, watch):
                 return False
             self.leaves, self.segments = leaves, segments
             self.skeleton = _tree.replace(params, iter(paths), in_place=False)
@@ -223,22 +224,34 @@ class Memory:
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return the rule's state of each parameter by name: floats, or arrays, those in q8 decoded."""
-        named = {path: dict(zip(self.rule.state_names, state, strict=False)) for path, state in self.states().items()}
-        for path, state in named.items():
-            for name, value in state.items():
-                if isinstance(value, np.ndarray) and value.dtype == np.uint8:
-                    shape = self.leaves[path].kind[2]
-                    state[name] = _q8.decode(value, math.prod(shape), name in self.rule.nonnegative).reshape(shape)
-        return named
-
-    def states(self) -> dict[str, tuple[Any, ...]]:
-        """Return the state of each parameter, in the order of the rule's names: arrays, or floats."""
+        names = self.rule.state_names
         return {
-            path: tuple(
-                float(array[leaf.index]) if leaf.kind == FLOAT else array for array in self.segments[leaf.segment].state
-            )
+            path: {
+                name: _q8.decode(*x).reshape(leaf.kind[2]) if isinstance(x, _q8.Coded) else x
+                for name, x in zip(names, self.coded(path), strict=True)
+            }
             for path, leaf in self.leaves.items()
         }
+
+    def coded(self, path: str) -> list[Any]:
+        """Return the rule's state of a parameter, in the order of its names: floats, arrays, or what is in q8."""
+        named = zip(self.rule.state_names, self.state(path), strict=False)
+        return [
+            _q8.Coded(x, math.prod(self.leaves[path].kind[2]), name in self.rule.nonnegative)
+            if isinstance(x, np.ndarray) and x.dtype == np.uint8
+            else x
+            for name, x in named
+        ]
+
+    def states(self) -> dict[str, tuple[Any, ...]]:
+        """Return what is remembered of each parameter, the rule's state first: arrays, or floats."""
+        return {path: self.state(path) for path in self.leaves}
+
+    def state(self, path: str) -> tuple[Any, ...]:
+        """Return the same of one parameter."""
+        leaf = self.leaves[path]
+        arrays = self.segments[leaf.segment].state
+        return tuple(float(array[leaf.index]) for array in arrays) if leaf.kind == FLOAT else arrays
 
     def array_paths(self) -> list[str | None]:
         """Return the path of each segment that is an array, None for packs of floats."""

@@ -14,10 +14,11 @@ import numpy as np
 
 from adamas import _checkpoint, _q8, _sparse, _tree
 from adamas._formats import arithmetic
-from adamas._history import History, Stepped, Watch
+from adamas._history import History
 from adamas._memory import Memory
 from adamas._options import Options
 from adamas._params import count_nonfinite
+from adamas._watch import Stepped, Watch
 from adamas.rules import Rule, Stages, named
 
 T = TypeVar("T")
@@ -111,7 +112,6 @@ class Optimizer(Options):
         """
         memory, stages = self._memory, self._stages
         t = memory.t + 1
-        due = history if history is not None and history.is_due(t) else None
         if stages is None:
             with memory.busy():  # while the schedules, which may be anything, are called
                 coefficients, stages = self._numbers_at(t)
@@ -120,18 +120,17 @@ class Optimizer(Options):
         if copy:
             params = _copied(params)
         judge = self._judge
+        watch = None if history is None else self._watch(history, params, grads)
         rows = None
-        if memory.tables or (due is not None and _sparse.found(params, grads)):
+        if memory.tables:
             rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
             grads = rows.grads
-        watch = None if due is None else self._watch(due, params, grads)
-        seen = None if watch is None else watch.seen
-        new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, seen)
+        new: Any = memory.plan.step(params, grads, coefficients, stages, t, judge, watch)
         if new is None:
             if rows is None and _sparse.found(params, grads):
                 rows = _sparse.SparseStep(self, params, grads, (coefficients, stages, t), history)
                 grads = rows.grads
-            new = memory.step(params, grads, (coefficients, stages, t), judge, seen, self._groups_of(params), self)
+            new = memory.step(params, grads, (coefficients, stages, t), judge, watch, self._groups_of(params), self)
         elif new is not False:
             memory.t = t
         if new is False and judge is not None:
@@ -142,7 +141,7 @@ class Optimizer(Options):
         if self.rule.first_carry:
             memory.carry = tuple({name: c[name] for name in self.rule.first_carry} for c in coefficients)
         if watch is not None:
-            self._record(watch, new, loss)
+            self._record(watch, new, loss, (coefficients, stages))
         stepped: T = new
         return stepped
 
@@ -184,30 +183,32 @@ class Optimizer(Options):
         return self._factor
 
     def _watch(self, history: History, params: Any, grads: Any) -> Watch | None:
-        """Return what watches the next step; raises as `update` does."""
-        _, values, gradients = self._memory.checked(params, grads, self.zero_grads)
-        return history.watch(self.t + 1, values, gradients)
+        """Return what watches the next step, None if it is not to be recorded."""
+        return history.watch(self.t + 1, (value for _, value in _tree.leaves(params)), _tree.matched(params, grads))
 
-    def _record(self, watch: Watch, params: Any, loss: Any) -> None:
-        """Finish the record of the step that was just taken."""
-        numbers = {
+    def _record(self, watch: Watch, params: Any, loss: Any, numbers: tuple[Any, Any]) -> None:
+        """Finish the record of the step that was just taken, by its coefficients and stages."""
+        beside = {
             "learning_rate": self.last_learning_rate,
             "clip_factor": self._factor,
             "skips": self.nonfinite_steps if self.nonfinite != "propagate" else 0,
         }
-        summary = watch.summarized(self._memory.array_paths(), self.number("grad_scale", self.t))
-        watch.finish(loss, self.stepped(params), {**numbers, **summary})
+        leaves = self.stepped(params, watch.owners, numbers)
+        watch.finish(loss, leaves, beside, self._memory.array_paths(), self.number("grad_scale", self.t))
 
-    def stepped(self, params: Any) -> list[Stepped]:
-        """Return each parameter as it is after the last step, for `History`."""
-        memory, states = self._memory, self._memory.shown()
-        numbers = [named(*self.rule.numbers_at(h, self.t)) for h in self._hyperparameters]
-        return [
-            Stepped(
-                value, self.rule, [*states[path].values()], numbers[memory.segments[memory.leaves[path].segment].group]
-            )
-            for path, value in ((_tree.path(keys), value) for keys, value in _tree.leaves(params))
-        ]
+    def stepped(self, params: Any, places: Sequence[int], numbers: tuple[Any, Any] | None = None) -> list[Stepped]:
+        """Return some of the parameters as they are after the last step, for `History`.
+
+        numbers: its coefficients and stages, one for each group, if they are known.
+        """
+        memory, entries = self._memory, list(_tree.leaves(params))
+        coefficients, stages = numbers or self._numbers_at(self.t)
+        found = []
+        for keys, value in (entries[i] for i in places):
+            path = _tree.path(keys)
+            group = memory.segments[memory.leaves[path].segment].group
+            found.append(Stepped(value, self.rule, memory.coded(path), named(coefficients[group], stages[group])))
+        return found
 
     @property
     def last_learning_rate(self) -> float:

@@ -16,6 +16,7 @@ a percent, far less than a code resolves, and rounded to the nearest it would no
 
 import sys
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +50,20 @@ def size(n: int) -> int:
 
 def decode(state: Bytes, n: int, nonnegative: bool) -> Array:
     """Return the n float32 numbers that are kept in an array of `size(n)` bytes."""
-    codes, scales = _blocks(state[:n]).astype(np.uint32), state[n:, None].astype(np.uint32)
-    if nonnegative:
-        return _numbers((codes << np.uint32(RANDOM_BITS)) + _floor(scales), n)
-    zero = _zero_point(scales)
-    magnitude = (((codes & 0x7F) << np.uint32(RANDOM_BITS)) + zero).view(np.float32) - zero.view(np.float32)
-    return _numbers(magnitude.view(np.uint32) | (codes & 0x80) << np.uint32(24), n)
+    numbers: Array = _numbers(_blocks(state[:n]), state[n:, None], nonnegative).reshape(-1)[:n]
+    return numbers
+
+
+class Coded(NamedTuple):
+    """State as it is kept, and what has to be known to read it."""
+
+    state: Bytes
+    n: int
+    nonnegative: bool
+
+    def at(self, places: Array) -> Array:
+        """Return some of the numbers."""
+        return _numbers(self.state[places], self.state[self.n + places // BLOCK], self.nonnegative)
 
 
 def encode(x: Array, nonnegative: bool, random: Array | None = None) -> Bytes:
@@ -126,9 +135,14 @@ def _blocks(x: Array) -> Array:
     return np.pad(x, (0, -len(x) % BLOCK)).reshape(-1, BLOCK)
 
 
-def _numbers(bits: Array, n: int) -> Array:
-    numbers: Array = bits.reshape(-1)[:n].view(np.float32)
-    return numbers
+def _numbers(codes: Bytes, scales: Bytes, nonnegative: bool) -> Array:
+    """Return the float32 numbers of codes in blocks of these scales."""
+    codes, scales = codes.astype(np.uint32), scales.astype(np.uint32)
+    if nonnegative:
+        return ((codes << np.uint32(RANDOM_BITS)) + _floor(scales)).view(np.float32)
+    zero = _zero_point(scales)
+    magnitude = (((codes & 0x7F) << np.uint32(RANDOM_BITS)) + zero).view(np.float32) - zero.view(np.float32)
+    return (magnitude.view(np.uint32) | (codes & 0x80) << np.uint32(24)).view(np.float32)
 
 
 def _zero_point(scales: Array) -> Array:

@@ -94,6 +94,11 @@ def decoded(state: torch.Tensor, p: torch.Tensor, nonnegative: bool) -> torch.Te
     return torch.from_numpy(_q8.decode(state.numpy(), p.numel(), nonnegative)).reshape(p.shape)
 
 
+def coded(state: torch.Tensor, p: torch.Tensor, nonnegative: bool) -> torch.Tensor | _q8.Coded:
+    """Return the real numbers of the state of a parameter, but what is in q8 as it is."""
+    return _q8.Coded(state.numpy(), p.numel(), nonnegative) if state.dtype == torch.uint8 else numbers_of(state)
+
+
 def encoded(x: torch.Tensor, nonnegative: bool, random: Any = None) -> torch.Tensor:
     """Return numbers in q8; rounded at random, given numbers below 2**20, else to the nearest."""
     numbers = x.detach().to("cpu", torch.float32).reshape(-1).numpy()

@@ -13,10 +13,11 @@ from torch.optim.optimizer import Optimizer
 
 from adamas import _backend, _native
 from adamas._formats import random_blocks
-from adamas._history import History, Stepped, Watch
+from adamas._history import History
 from adamas._q8 import check_rule
-from adamas._tensors import Place, decoded, encoded, norm_of, numbers_of, state_dtype, step_tensor
+from adamas._tensors import Place, coded, encoded, norm_of, numbers_of, state_dtype, step_tensor
 from adamas._torch_state import WHOLE, Group, Keeper
+from adamas._watch import Stepped, Watch
 from adamas.rules import RULES, Rule, Stages, named
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -191,34 +192,41 @@ class Stepper(Keeper):
         if elsewhere := [i for i, p in enumerate(params) if type(p) not in PLAIN]:
             kind = type(params[elsewhere[0]]).__name__
             raise TypeError(f"history records plain tensors, but parameter {elsewhere[0]} is a {kind}: leave it out")
-        step = self._taken() + 1
-        if not history.is_due(step):
-            return None
-        grads = [None if p.grad is None else numbers_of(p.grad) for p in params]
-        return history.watch(step, [numbers_of(p) for p in params], grads)
+        grads = (None if p.grad is None else numbers_of(p.grad) for p in params)
+        watch = history.watch(self._taken() + 1, map(numbers_of, params), grads)
+        if watch is not None:
+            watch.begin()
+        return watch
 
     def _record(self, watch: Watch, loss: Any, factor: float) -> None:
         """Finish the record of the step that was just taken."""
-        stepped = {}
-        for part in self._parts:
-            rule = RULES[part.kind.rule]
-            for entry, t, carry in zip(part.entries, part.counts.tolist(), part.carries.tolist(), strict=True):
-                known = entry.state if t else None
-                state = [] if known is None else [
-                    numbers_of(decoded(known[self.names[name]], entry.param, name in rule.nonnegative))
-                    for name in rule.state_names
-                ]  # fmt: skip
-                c = named(*self._numbers(entry.group, max(t, 1.0), tuple(carry)))  # a rate depends on no carry
-                stepped[entry.place] = Stepped(numbers_of(entry.param), rule, state, c)
         named_params = chain.from_iterable(group.get("param_names", ()) for group in self.param_groups)
-        paths = list(named_params) or [str(place) for place in range(len(stepped))]
+        paths = list(named_params) or [str(place) for place, _ in enumerate(self._params())]
         numbers = {
             "learning_rate": float(self.param_groups[0]["lr"]),
             "clip_factor": factor,
             "skips": self.nonfinite_steps if self.options.nonfinite != "propagate" else 0,
         }
-        summary = watch.summarized(paths, self.options.number("grad_scale", self._taken()))
-        watch.finish(loss, [stepped[place] for place in sorted(stepped)], {**numbers, **summary})
+        scale = self.options.number("grad_scale", self._taken())
+        watch.finish(loss, self._stepped(watch.owners), numbers, paths, scale)
+
+    def _stepped(self, places: Sequence[int]) -> list[Stepped]:
+        """Return some of the parameters as they are after the last step."""
+        found = {}
+        for part in self._parts:
+            rule, names = (
+                RULES[part.kind.rule],
+                [(self.names[name], name) for name in RULES[part.kind.rule].state_names],
+            )
+            for k, entry in enumerate(part.entries):
+                if entry.place in places:
+                    t, p, known = float(part.counts[k]), entry.param, entry.state or {}
+                    c = named(
+                        *self._numbers(entry.group, max(t, 1.0), tuple(part.carries[k].tolist()))
+                    )  # a rate needs no carry
+                    state = [coded(known[key], p, name in rule.nonnegative) for key, name in names if t]
+                    found[entry.place] = Stepped(numbers_of(p), rule, state, c)
+        return [found[place] for place in places]
 
     def _run(self, part: Part, others: list[tuple[int, torch.Tensor]], factor: float, seen: list[Any] | None) -> None:
         """Take the step of a part that was read."""

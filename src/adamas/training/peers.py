@@ -10,8 +10,9 @@ import torch
 
 from adamas import _tree
 from adamas._checkpoint import Checkpoint, write_checkpoint
-from adamas._history import History, Stepped
+from adamas._history import History
 from adamas._statistics import observe
+from adamas._watch import Stepped
 from adamas.errors import CheckpointError
 from adamas.rules import RULES, Rule, Stages, named
 
@@ -88,7 +89,10 @@ class TorchOptimizer:
         gradients = list(_tree.matched(params, grads))
         values = [tensor.numpy() for tensor in self._tensors.values()]
         watch = None if history is None else history.watch(self.t + 1, values, gradients)
-        before = [] if watch is None else [value.copy() for value in values]
+        before = []
+        if watch is not None:
+            watch.begin()
+            before = [value.copy() for value in values]
         for tensor, gradient in zip(self._tensors.values(), gradients, strict=True):
             tensor.grad = None if gradient is None else torch.from_numpy(gradient)
         for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
@@ -100,9 +104,9 @@ class TorchOptimizer:
             for i, (old, new, g) in enumerate(zip(before, values, gradients, strict=True)):
                 if g is not None and g.size:
                     watch.seen.append(observe(Rule, np, nothing, i, (old.ravel(), new.ravel()), g.ravel(), ()))
-            summary = watch.summarized([_tree.path(keys) for keys in self._tensors], 1.0)
-            leaves = [Stepped(value, Rule, (), nothing) for value in values]
-            watch.finish(loss, leaves, {"learning_rate": self._optimizer.param_groups[0]["lr"], **summary})
+            leaves = [Stepped(values[i], Rule, (), nothing) for i in watch.owners]
+            numbers = {"learning_rate": self._optimizer.param_groups[0]["lr"]}
+            watch.finish(loss, leaves, numbers, [_tree.path(keys) for keys in self._tensors])
         return params
 
     def prepare(self, params: Any, rows: Any) -> Any:  # noqa: ARG002 - a stepper has it

@@ -86,7 +86,7 @@ class Run:
         self._write_history(self.history)
         recorded = History.load(self.path / "steps.jsonl")
         self.steps.paths = recorded.paths
-        self.steps.rows = [row for row in recorded.rows if row["step"] <= steps]
+        self.steps.rows[:] = [row for row in recorded.rows if row["step"] <= steps]
 
     def keep_steps(self) -> None:
         """Write steps.jsonl."""
