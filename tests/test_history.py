@@ -17,7 +17,7 @@ from PIL import Image
 
 import adamas
 import adamas.torch
-from adamas import History, _torch, minimize, plot, problems, rules
+from adamas import History, _torch_parts, minimize, plot, problems, rules
 from adamas.training.peers import TorchOptimizer
 
 ROSENBROCK = problems.get("rosenbrock")
@@ -282,7 +282,7 @@ def test_saved_statistics_come_back(tmp_path):
 
 @pytest.mark.parametrize("engine", [True, False])
 def test_steps_of_tensors(engine, monkeypatch):
-    monkeypatch.setattr(_torch, "HAS_ENGINE", engine and _torch.HAS_ENGINE)
+    monkeypatch.setattr(_torch_parts, "HAS_ENGINE", engine and _torch_parts.HAS_ENGINE)
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 1)).double()
     twin = copy.deepcopy(net)

@@ -11,7 +11,7 @@ import torch
 
 import adamas
 import adamas.torch
-from adamas import _torch
+from adamas import _torch_parts
 from adamas._torch_family import Family
 from adamas.rules import RULES
 
@@ -52,14 +52,14 @@ def test_every_rule_from_adam_on_is_in_torchs_dialect():
 def test_the_steps_are_those_on_arrays(name, engine, monkeypatch):
     """Bit for bit with the engine; the specification on tensors has torch's square root."""
     if not engine:
-        monkeypatch.setattr(_torch, "HAS_ENGINE", False)
+        monkeypatch.setattr(_torch_parts, "HAS_ENGINE", False)
     ours, params = made(name, lr=0.01, weight_decay=0.1)
     arrays, opt = start(), getattr(adamas, name)(0.01, weight_decay=0.1)
     for step in range(20):
         arrays = opt.update(arrays, gradients(step))
     run(ours, params, 0, 20)
     for p, q in zip(params, arrays, strict=True):
-        if engine and _torch.HAS_ENGINE:
+        if engine and _torch_parts.HAS_ENGINE:
             np.testing.assert_array_equal(p.detach().numpy(), q)
         else:
             np.testing.assert_allclose(p.detach().numpy(), q, rtol=1e-12)
@@ -129,7 +129,7 @@ STAGES: list[dict[str, Any]] = [{"cautious": True}, {"update_clip": 0.5}, {"trus
 @pytest.mark.parametrize("stages", STAGES, ids=str)
 def test_stages_of_torchs_own_classes(stages, engine, monkeypatch):
     if not engine:
-        monkeypatch.setattr(_torch, "HAS_ENGINE", False)
+        monkeypatch.setattr(_torch_parts, "HAS_ENGINE", False)
     ours, params = made("AdamW", lr=0.01, **stages)
     arrays, opt = start(), adamas.AdamW(0.01, **stages)
     for step in range(20):

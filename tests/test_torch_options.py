@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import adamas.torch
-from adamas import _torch
+from adamas import _torch_parts
 from adamas.torch import SGD, Adam, AdamW
 
 CLASSES = {
@@ -231,7 +231,7 @@ def test_checkpoints_carry_what_is_kept():
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_lazy_conjugates_and_negatives(monkeypatch, dtype, zero, engine):
     """Torch marks a tensor as the conjugate or negative of what is in memory, which other readers do not see."""
-    monkeypatch.setattr(_torch, "HAS_ENGINE", engine and _torch.HAS_ENGINE)
+    monkeypatch.setattr(_torch_parts, "HAS_ENGINE", engine and _torch_parts.HAS_ENGINE)
     torch.manual_seed(0)
     x = torch.randn(4, dtype=dtype)
     for lazy in (x.conj(), x.conj().imag, x[:1].conj().imag):

@@ -20,12 +20,12 @@ from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import adamas.torch
-from adamas import _torch
+from adamas import _torch_parts
 from adamas._options import Options
 
 NAMES = [name for name in adamas.torch.__all__ if hasattr(torch.optim, name) and name != "SparseAdam"]
 """The classes of dense gradients that torch has too."""
-engine_only = pytest.mark.skipif(not _torch.HAS_ENGINE, reason="the engine is not in use")
+engine_only = pytest.mark.skipif(not _torch_parts.HAS_ENGINE, reason="the engine is not in use")
 
 
 def model(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -97,7 +97,7 @@ def test_the_engine_takes_the_steps_and_so_does_the_specification_on_tensors(nam
         train(nets[0], ours, 1, step)
         assert stepped_by_engine(ours)
         with monkeypatch.context() as patch:
-            patch.setattr(_torch, "HAS_ENGINE", False)
+            patch.setattr(_torch_parts, "HAS_ENGINE", False)
             train(nets[1], forced, 1, step)
         assert all(part.plan is None for part in forced._parts)
         assert_same(*nets, rtol=1e-6)
@@ -450,7 +450,7 @@ def test_any_layout_of_parameter_and_gradient(layout, gradient, fused):
         ours.step()
         theirs.step()
     torch.testing.assert_close(p.detach(), q.detach(), rtol=1e-5, atol=1e-7)
-    if _torch.HAS_ENGINE:
+    if _torch_parts.HAS_ENGINE:
         assert stepped_by_engine(ours)
 
 

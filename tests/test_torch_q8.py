@@ -9,7 +9,7 @@ import torch
 
 import adamas
 import adamas.torch
-from adamas import _torch
+from adamas import _torch_parts
 from adamas.torch import SGD, Adagrad, Adam, AdamW, RMSprop
 
 SHAPES = [(80, 70), (70,), (4096,), (300, 20)]
@@ -59,7 +59,7 @@ def test_tensors_step_as_arrays_do(dtype):
         opt.step()
         same.update(arrays, [p.grad.float().numpy() for p in params])
     for p, array, state in zip(params, arrays, same._memory.states().values(), strict=True):
-        exact = 0 if _torch.HAS_ENGINE else 2.0 * torch.finfo(dtype).eps
+        exact = 0 if _torch_parts.HAS_ENGINE else 2.0 * torch.finfo(dtype).eps
         np.testing.assert_allclose(p.detach().float().numpy(), array.astype(np.float32), rtol=exact, atol=exact)
         for name, wanted in zip(("exp_avg", "exp_avg_sq"), state, strict=True):
             assert opt.state[p][name].dtype == (torch.uint8 if p.numel() >= 4096 else torch.float32)
