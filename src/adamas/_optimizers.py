@@ -7,6 +7,7 @@ from typing import Any
 
 from adamas._optimizer import Optimizer
 from adamas._options import Options
+from adamas._settings import Settings
 from adamas.rules import RULES, Rule
 
 
@@ -28,7 +29,7 @@ def _documented(cls: type[Rule]) -> str:
             lines.append(f"{f.name}: {cls.ranges[f.name] or 'True or False'}; {f.default!r} if not given.")
     shared = cleandoc(Rule.__doc__ or "").split("\n\n", 1)[1]
     options = "\n\n".join(cleandoc(Options.__doc__ or "").split("\n\n")[1:])
-    groups = cleandoc(Optimizer.__doc__ or "").split("\n\n")[-1]
+    groups = cleandoc(Settings.__doc__ or "").split("\n\n")[-1]
     every = ["", "What those of every rule do:", "", shared]
     return "\n".join([*lines, groups, *every, "", "Options of the step:", "", options])
 
