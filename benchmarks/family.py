@@ -1,5 +1,6 @@
 """Rows about every rule: beside what memory allows it, and beside who else steps it."""
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,14 +51,14 @@ def beside_library(name: str) -> tuple[Work, Work]:
 def rows() -> list[Row]:
     """Return the rows of all rules; of those that torch lacks only if there is whom to compare with."""
     made = [
-        Row(f"30M: {name}", f"stream of {bytes_of(name)} bytes", lambda name=name: beside_stream(name), 1 / 1.05, 15)
+        Row(f"30M: {name}", f"stream of {bytes_of(name)} bytes", partial(beside_stream, name), 1 / 1.05, 15)
         for name in RULES
     ]  # fmt: skip
     made += [
-        Row(f"30M: {name}", "torch default", lambda name=name: beside(name, getattr(torch.optim, IN_TORCH[name])), 4, 9)
+        Row(f"30M: {name}", "torch default", partial(beside, name, getattr(torch.optim, IN_TORCH[name])), 4, 9)
         for name in IN_TORCH
     ]
     if find_spec("pytorch_optimizer"):
-        made += [Row(f"30M: {name}", "pytorch_optimizer", lambda name=name: beside_library(name), 4, 9)
+        made += [Row(f"30M: {name}", "pytorch_optimizer", partial(beside_library, name), 4, 9)
                  for name in IN_PYTORCH_OPTIMIZER]  # fmt: skip
     return made

@@ -83,8 +83,8 @@ def sources() -> str:
 def digits_cnn() -> Task:
     """Half of 5,000 handwritten digits, and the other half to judge by."""
     learn, judge = digits().split(0.5, np.random.default_rng(0))
-    halves = (Examples(torch.from_numpy(half.inputs), torch.from_numpy(half.labels)) for half in (learn, judge))
-    return Task(*halves, CNN, 800, 50, 1e-3)
+    first, second = (Examples(torch.from_numpy(half.inputs), torch.from_numpy(half.labels)) for half in (learn, judge))
+    return Task(first, second, CNN, 800, 50, 1e-3)
 
 
 class Transformer(nn.Module):
@@ -157,7 +157,7 @@ def trained(task: Task, seed: int, state_format: str) -> Scores:
         chosen = torch.randint(len(task.learn.inputs), (task.batch,))
         loss = nn.functional.cross_entropy(network(task.learn.inputs[chosen]), task.learn.targets[chosen])
         opt.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         opt.step()
         schedule.step()
     return scores(network, task.judge)

@@ -4,6 +4,7 @@ import gc
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -90,9 +91,9 @@ def plot(results: Results, path: Path) -> None:
         lines[name] = {n: ours[work] * results[work][name].median for work, n in sizes.items() if name in results[work]}
     colors = (color for color in mpl.color_sequences["tab10"] if len(set(color)) > 1)  # no grey
     for name, line in lines.items():
-        style = {"adamas": {"color": "black", "lw": 2.5}, "stream": {"color": "gray", "ls": "--"}}
+        style: dict[str, Any] = {"adamas": {"color": "black", "lw": 2.5}, "stream": {"color": "gray", "ls": "--"}}
         label = "what memory allows" if name == "stream" else name
-        axes.plot(line.keys(), [1e9 * t for t in line.values()], marker="o", ms=4, label=label,
+        axes.plot(list(line), [1e9 * t for t in line.values()], marker="o", ms=4, label=label,
                   **style.get(name) or {"color": next(colors)})  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="parameters in one array", ylabel="nanoseconds per parameter")
     axes.set_title("A step of float32 AdamW")

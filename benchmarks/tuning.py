@@ -90,9 +90,9 @@ def beside_vmap(trials: int) -> tuple[Work, Work]:
 
 
 ROWS = [
-    Row("tuner: 100 trials of 1,000 steps", "pure Python", lambda: beside_loop(100, 10), 5, 9, 10),
-    Row("tuner: 1,000 trials of 1,000 steps", "pure Python", lambda: beside_loop(1000, 10), 15, 9, 100),
-    Row("tuner: 100 trials of 1,000 steps", "Optuna, one Adam each", lambda: beside_optuna(100, 10), 20, 9, 10),
+    Row("tuner: 100 trials of 1,000 steps", "pure Python", lambda: beside_loop(100, 10), 5, 9, factor=10),
+    Row("tuner: 1,000 trials of 1,000 steps", "pure Python", lambda: beside_loop(1000, 10), 15, 9, factor=100),
+    Row("tuner: 100 trials of 1,000 steps", "Optuna, one Adam each", lambda: beside_optuna(100, 10), 20, 9, factor=10),
 ]
 if find_spec("jax") and find_spec("optax"):
     ROWS.append(Row("tuner: 1,000 trials of 1,000 steps", "optax under jax.vmap", lambda: beside_vmap(1000), 0.1, 9))

@@ -117,6 +117,8 @@ def test_wrong_arguments(arguments):
 def test_wrong_coordinates(coordinates):
     with pytest.raises(ValueError, match="coordinates must be a number of them, or indices from 0 up, got"):
         History(coordinates=coordinates)
+    with pytest.raises(AttributeError, match="coordinates"):
+        History().coordinates = coordinates
     history, opt, w = History(coordinates=[7]), adamas.Adam(), np.ones(7)
     with pytest.raises(ValueError, match="coordinates has 7, but there are 7, counted from 0"):
         opt.update(w, w.copy(), history=history)

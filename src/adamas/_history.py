@@ -54,11 +54,16 @@ class History:
         chosen = np.asarray(coordinates)
         if chosen.dtype.kind not in "iu" or chosen.ndim > 1 or (chosen < 0).any():
             raise ValueError(f"coordinates must be a number of them, or indices from 0 up, got {coordinates!r}")
-        self.every, self.most, self.coordinates, self.arrays = every, most, coordinates, arrays
+        self.every, self.most, self.arrays, self._coordinates = every, most, arrays, coordinates
         self.paths: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self._watched: list[Watch] = []  # steps whose rows are not made yet
         self._picks: tuple[tuple[int, ...], list[Pick]] = ((), [])
+
+    @property
+    def coordinates(self) -> Any:
+        """Which are recorded one by one, in all rows alike."""
+        return self._coordinates
 
     def record(self, step: int, loss: Any, params: Any, grads: Any, optimizer: Any) -> None:
         """Record a step that was just taken.
@@ -88,7 +93,7 @@ class History:
     def picks(self, sizes: tuple[int, ...]) -> list[Pick]:
         """Return which coordinates are recorded of parameters of these sizes."""
         if sizes != self._picks[0]:
-            ends, chosen = np.cumsum(sizes), np.asarray(self.coordinates)
+            ends, chosen = np.cumsum(sizes), np.asarray(self._coordinates)
             count = sum(sizes)
             if chosen.ndim == 0:
                 chosen = np.unique(np.linspace(0, count - 1, min(int(chosen), count)).astype(int))
