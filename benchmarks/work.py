@@ -294,7 +294,7 @@ ROWS = [
     Row("10M: bfloat16 parameters", "torch fused, bfloat16 state",
         lambda: parameter_format(torch.bfloat16, 10**7, state_format="bfloat16"), 1.0),
     Row("10M: float16 parameters", "torch fused, float16 state",
-        lambda: parameter_format(torch.float16, 10**7), 1.0),
+        lambda: parameter_format(torch.float16, 10**7, state_format="bfloat16"), 1.0),
     Row("10M: float64 parameters", "torch fused", lambda: parameter_format(torch.float64, 10**7), 1.0),
     Row("1,000 x 100, new gradient arrays", "torch fused", lambda: fresh_gradients(1000, 100), 25, quick=True),
     Row("10,000 x 1,000, new gradient arrays", "torch fused", lambda: fresh_gradients(10_000, 1000), 6),

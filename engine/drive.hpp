@@ -105,6 +105,12 @@ InPlace<Kept<T>> in_place(const Block& block, std::size_t begin, std::size_t end
     return {begin, end, length, Kept<T>(static_cast<T*>(block.p.data)), Kept<T>(static_cast<T*>(block.g.data))};
 }
 
+template <class S>
+InPlace<Halves<S, false>> in_place_halves(const Block& block, std::size_t begin, std::size_t end) {
+    const bool at_random = block.stochastic && std::is_same_v<S, BFloat16>;
+    return {begin, end, tile, {block.p.data, dice_of(block, 0), at_random}, {block.g.data, dice_of(block, 0), false}};
+}
+
 // Returns how many of n elements lie before the first cache line. Large NumPy arrays begin 16 bytes into one, all of
 // them alike, so every wide load and store would touch two lines; small arrays are not worth the detour.
 template <class T>
@@ -232,16 +238,17 @@ void drive_tiles(const Block& block, std::size_t begin, std::size_t end) {
             return Coded<is_nonnegative<Rule<T>>(i)>(Q8(slots.state[i], block.size), dice_of(block, i + 1), room[i]);
         };
         const auto halves = [&](auto i) {
-            return Halves<true>(slots.state[i], dice_of(block, i + 1), block.stochastic);
+            return Halves<BFloat16, true>(slots.state[i], dice_of(block, i + 1), block.stochastic);
         };
+        const auto kept = [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); };
         if (is_simple(block, Type::bfloat16) && !has_stages(c)) {
-            InPlace<Halves<false>> memory{begin,
-                                          end,
-                                          tile,
-                                          {block.p.data, dice_of(block, 0), block.stochastic},
-                                          {block.g.data, dice_of(block, 0), false}};
-            const auto kept = [&](auto i) { return Kept<T>(static_cast<T*>(slots.state[i])); };
+            auto memory = in_place_halves<BFloat16>(block, begin, end);
             if (slots.state_type == Type::q8) return dense<Rule, T>(c, memory, Unseen{}, coded);
+            if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, memory, Unseen{}, halves);
+            return dense<Rule, T>(c, memory, Unseen{}, kept);
+        }
+        if (is_simple(block, Type::float16) && !has_stages(c) && slots.state_type != Type::q8) {
+            auto memory = in_place_halves<Float16>(block, begin, end);
             if (slots.state_type == Type::bfloat16) return dense<Rule, T>(c, memory, Unseen{}, halves);
             return dense<Rule, T>(c, memory, Unseen{}, kept);
         }

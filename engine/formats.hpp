@@ -61,17 +61,33 @@ inline float widen(Float16 x) {
     return from_bits(sign | (magnitude >= 0x7c00u ? special : magnitude < 0x400u ? denormal : normal));
 }
 
+// Reads as many numbers as are wide, or `count` of them: the others are 0.
+template <class Count = All>
+[[gnu::always_inline]] inline Wide<float> read_wide(const BFloat16* from, Count count = {}) {
+    return from_bits(read_short(&from->bits, count) << 16);
+}
+[[gnu::always_inline]] inline Wide<float> read_wide(const Float16* from, All = {}) {
+#ifdef __AVX512F__
+    return _mm512_maskz_cvtph_ps(0xFFFF, read_as<__m256i>(from));
+#elif defined __F16C__
+    return _mm256_cvtph_ps(read_as<__m128i>(from));
+#else
+    Wide<float> x;
+    for (std::size_t i = 0; i < width<float>; ++i) x[i] = widen(from[i]);
+    return x;
+#endif
+}
+[[gnu::always_inline]] inline Wide<float> read_wide(const Float16* from, std::size_t count) {
+    Float16 some[width<float>] = {};
+    std::memcpy(some, from, count * sizeof *from);
+    return read_wide(some);
+}
+
 template <class S, class T>
 void widen_all(const S* from, std::size_t n, T* to) {
     std::size_t k = 0;
-    if constexpr (std::is_same_v<S, BFloat16> && std::is_same_v<T, float>)
-        for (; n - k >= width<float>; k += width<float>) write_to(to + k, from_bits(read_short(&from[k].bits) << 16));
-#ifdef __F16C__
-    if constexpr (std::is_same_v<S, Float16> && std::is_same_v<T, float>) {
-        for (; n - k >= 8; k += 8)
-            _mm256_storeu_ps(to + k, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + k))));
-    }
-#endif
+    if constexpr (sizeof(S) == 2 && std::is_same_v<T, float>)
+        for (; n - k >= width<float>; k += width<float>) write_to(to + k, read_wide(from + k));
     for (; k < n; ++k) to[k] = static_cast<T>(widen(from[k]));
 }
 
@@ -139,18 +155,28 @@ S narrow(double x) {
     }
 }
 
-#ifdef __F16C__
-// Narrows eight numbers. NaN become the one that narrow makes.
-inline void narrow_eight(const float* from, Float16* to) {
-    const __m256 x = _mm256_loadu_ps(from);
+// Writes numbers in float16, as many as are wide, or `count` of them. NaN become the one that narrow makes.
+[[gnu::always_inline]] inline void write_wide(Float16* to, Wide<float> x, All = {}) {
+#ifdef __AVX512F__
+    const __m256i half = _mm512_maskz_cvtps_ph(0xFFFF, x, _MM_FROUND_TO_NEAREST_INT);
+    const __m256i special = (half & _mm256_set1_epi16(static_cast<short>(0x8000))) | _mm256_set1_epi16(0x7e00);
+    write_to(to, _mm256_mask_blend_epi16(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), half, special));
+#elif defined __F16C__
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
     const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
     const __m128i sign = _mm_and_si128(half, _mm_set1_epi16(static_cast<short>(0x8000)));
     const __m128i special = _mm_or_si128(sign, _mm_set1_epi16(0x7e00));
     const __m128i mask = _mm_packs_epi32(_mm256_castsi256_si128(nan), _mm256_extracti128_si256(nan, 1));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm_blendv_epi8(half, special, mask));
-}
+    write_to(to, _mm_blendv_epi8(half, special, mask));
+#else
+    for (std::size_t i = 0; i < width<float>; ++i) to[i] = narrow<Float16>(x[i]);
 #endif
+}
+[[gnu::always_inline]] inline void write_wide(Float16* to, Wide<float> x, std::size_t count) {
+    Float16 some[width<float>];
+    write_wide(some, x);
+    std::memcpy(to, some, count * sizeof *to);
+}
 
 // --- random numbers --------------------------------------------------------------------------------------------------
 

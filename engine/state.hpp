@@ -66,16 +66,17 @@ struct Kept : Simple {
     }
 };
 
-// Numbers in bfloat16, rounded to the nearest or, with dice, at random; element k is written after those before it.
-template <bool saturates>
+// Numbers in bfloat16 or float16, rounded to the nearest or, to bfloat16 and with dice, at random; element k is written
+// after those before it.
+template <class S, bool saturates>
 struct Halves : Simple {
-    BFloat16 *all, *at;
+    S *all, *at;
     Dice dice;
     Condition at_random;
     Deal deal;
 
     Halves(void* all, const Dice& dice, bool at_random)
-        : all(static_cast<BFloat16*>(all)), at(this->all), dice(dice), at_random(at_random), deal(Randoms(0, 0)) {}
+        : all(static_cast<S*>(all)), at(this->all), dice(dice), at_random(at_random), deal(Randoms(0, 0)) {}
 
     [[gnu::always_inline]] void ask_ahead(std::size_t k) const { __builtin_prefetch(at + k + lookahead, 1); }
     void open(std::size_t start, std::size_t) {
@@ -85,12 +86,16 @@ struct Halves : Simple {
 
     template <class N, class Count = All>
     [[gnu::always_inline]] N read(std::size_t k, Count count = {}) const {
-        return from_bits(read_short(&at[k].bits, count) << 16);
+        return read_wide(at + k, count);
     }
     template <class N, class Count = All>
     [[gnu::always_inline]] void write(std::size_t k, const N& x, Count count = {}) {
-        const Bits increment = at_random ? deal() >> 16 : nearest(x);
-        write_short(&at[k].bits, round_to_bfloat16<saturates>(x, increment), count);
+        if constexpr (std::is_same_v<S, BFloat16>) {
+            const Bits increment = at_random ? deal() >> 16 : nearest(x);
+            write_short(&at[k].bits, round_to_bfloat16<saturates>(x, increment), count);
+        } else {
+            write_wide(at + k, x, count);
+        }
     }
 };
 

@@ -98,10 +98,8 @@ void narrow_all(const T* from, std::size_t begin, std::size_t n, S* to, const Di
         });
     }
     std::size_t k = 0;
-#ifdef __F16C__
     if constexpr (std::is_same_v<S, Float16> && std::is_same_v<T, float>)
-        for (; n - k >= 8; k += 8) narrow_eight(from + k, to + k);
-#endif
+        for (; n - k >= width<float>; k += width<float>) write_wide(to + k, read_as<Wide<float>>(from + k));
     for (; k < n; ++k) to[k] = narrow<S>(from[k]);
 }
 
