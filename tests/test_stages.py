@@ -146,6 +146,19 @@ def test_bits_of_stages_formats_and_layouts(case, level, threads, observed):
     assert_same_bits(*case, [level], [threads], observed)
 
 
+@pytest.mark.parametrize("at_random", [False, True])
+@pytest.mark.parametrize("state_format", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [BFLOAT16, np.dtype(np.float16)], ids=str)
+def test_bits_of_halves_of_any_length(dtype, state_format, at_random):
+    """Without stages, so that the loop reads and writes them where they are."""
+    rng = np.random.default_rng(6)
+    optimizer = adamas.AdamW(0.01, state_format=state_format, stochastic_rounding=at_random)
+    lengths = [*range(1, 40), 255, 256, 257, 511, 4097, 40_000]
+    params, *steps = ([numbers(rng, n, dtype) for n in lengths] for _ in range(4))
+    steps[1][-1][[7, 30_000, -1]] = np.nan, np.inf, -np.inf
+    assert_same_bits(optimizer, params, steps, ISA_LEVELS, [1, 2])
+
+
 MIXES = [
     (p, g, state)
     for p, g in itertools.product(REALS, REALS)
