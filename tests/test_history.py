@@ -226,10 +226,11 @@ def test_coordinates_of_state_in_8_bits():
 def test_rows_do_not_depend_on_when_they_are_read():
     read, other = History(most=50), History(most=50)
     for opt, history in ((adamas.Adam(), read), (adamas.Adam(), other)):
-        rng = np.random.default_rng(0)
+        rng, loss = np.random.default_rng(0), np.zeros(())
         params = tree(rng)
         for step in range(1, 80):
-            params = opt.update(params, gradients_like(rng, params), history=history, loss=step)
+            loss[...] = step
+            params = opt.update(params, gradients_like(rng, params), history=history, loss=loss)
             if history is read:
                 assert history.rows[-1]["loss"] == (step if step < 51 else step // 2 * 2)
             elif step == 40:

@@ -84,7 +84,7 @@ class Watch:
         numbers: what else to record. paths: if the step was seen, those of arrays by their places in what was, None for
         packs of numbers. scale: of the gradients.
         """
-        self.loss = np.nan if loss is None else np.asarray(loss.detach() if hasattr(loss, "detach") else loss, float)
+        self.loss = np.nan if loss is None else np.array(loss.detach() if hasattr(loss, "detach") else loss, float)
         self.leaves = [
             leaf._replace(value=_pick(leaf.value, inside), state=[_pick(array, inside) for array in leaf.state])
             for leaf, (_, inside, _) in zip(leaves, self.picks, strict=True)
