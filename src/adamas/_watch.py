@@ -84,7 +84,8 @@ class Watch:
         numbers: what else to record. paths: if the step was seen, those of arrays by their places in what was, None for
         packs of numbers. scale: of the gradients.
         """
-        self.loss = np.nan if loss is None else np.array(loss.detach() if hasattr(loss, "detach") else loss, float)
+        loss = loss.detach() if hasattr(loss, "detach") else loss
+        self.loss = np.nan if loss is None else np.asarray(loss, float).copy()
         self.leaves = [
             leaf._replace(value=_pick(leaf.value, inside), state=[_pick(array, inside) for array in leaf.state])
             for leaf, (_, inside, _) in zip(leaves, self.picks, strict=True)
