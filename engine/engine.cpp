@@ -76,8 +76,8 @@ void in_child() {
 
 // Whether more threads pay at present. NumPy's matrix products have a pool of their own, whose threads keep turning for
 // a while; where both pools want all cores, a step can wait 8 ms for a thread that has 50 microseconds of work. So
-// after a step that took longer than it would have alone, the next ones run alone: as many as cost 20 times what was
-// lost, and more each time that this happens. Not so a step that is long enough to gain more by threads than was lost.
+// after a step that took longer than it would have alone, the next ones run alone: as many as take what was lost, or 20
+// times that if it happens again and again. Not so a step that is long enough to gain more by threads than was lost.
 class Patience {
 public:
     bool together(std::size_t elements) {
@@ -97,7 +97,8 @@ public:
         const auto penalty = paid ? before / 2 : std::min<Clock::rep>(4 * before + 15, 1023);
         penalty_.store(penalty, std::memory_order_relaxed);
         if (!paid) worth_.store(elements * n / (n - 1) * (lost / serial + 1), std::memory_order_relaxed);
-        alone_.store(paid ? penalty : std::max(penalty, 20 * lost / serial), std::memory_order_relaxed);
+        const auto times = std::min<Clock::rep>(1 + before, 20);
+        alone_.store(paid ? penalty : std::max(penalty, times * lost / serial), std::memory_order_relaxed);
     }
 
 private:
