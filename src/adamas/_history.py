@@ -21,7 +21,7 @@ CHOSEN = 100
 """Coordinates that are recorded of larger parameters, if none are chosen."""
 
 TOGETHER = 32
-"""Steps whose rows are made at once: right after a step of large arrays Python takes ten times as long for each."""
+"""Steps whose rows are made at once: right after a step of large arrays Python takes several times as long for each."""
 
 
 class History:
